@@ -1,0 +1,120 @@
+"""Keeps a corpus that has been read as a TFDS data set of array_record files; no TensorFlow is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from scanner_jax.types import Entity, Example
+
+logger = logging.getLogger(__name__)
+
+_SEPARATOR = "\t"
+"""Joins words and types; the readers let no word with a TAB pass."""
+
+
+class TaggedCorpus(tfds.core.GeneratorBasedBuilder):
+    """A TFDS builder for sentences with typed spans, in the order of the source.
+
+    All features are flat, since TFDS reads nested sequences slowly.
+
+    Args:
+        splits: each split's examples.
+        data_dir: the folder below which TFDS lays its files.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    """Of the stored form, not of the data: raise it with the features, and old files are not read again."""
+
+    code_path = None
+    """Where TFDS looks for a data set's URLs and checksums; there are none. (Its own look-up imports a package that
+    it doesn't ask for on Python 3.9 and later.)"""
+
+    def __init__(self, *, splits: Mapping[str, Sequence[Example]], data_dir: Path) -> None:
+        self._examples = splits
+        super().__init__(data_dir=str(data_dir))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "id": tfds.features.Text(),
+            "image_id": tfds.features.Text(),
+            "words": tfds.features.Text(),
+            "types": tfds.features.Text(),
+            "spans": tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        return {split: self._generate_examples(examples) for split, examples in self._examples.items()}
+
+    def _generate_examples(self, examples: Sequence[Example]) -> Iterator[tuple[int, dict[str, Any]]]:
+        return ((number, _to_record(example)) for number, example in enumerate(examples))
+
+
+def prepare(splits: Mapping[str, Sequence[Example]], *, folder: Path) -> Path:
+    """Write a corpus under `folder`, unless it is already there.
+
+    TFDS writes aside and renames, so an interrupted preparation is never taken for a whole one.
+
+    Args:
+        splits: each split's examples.
+        folder: belongs to this very content; the caller puts its fingerprint in the name.
+
+    Returns:
+        The folder with the array_record files, for `read_prepared`.
+    """
+    tfds.disable_progress_bar()
+    builder = TaggedCorpus(splits=splits, data_dir=folder)
+    prepared = Path(builder.data_dir)
+    if prepared.exists():
+        return prepared
+    logger.info("preparing %s", prepared)
+    try:
+        # TFDS makes a folder for downloads, though there are none, and prints what a library should log.
+        with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(
+                file_format="array_record",
+                download_dir=downloads,
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
+    except OSError:
+        if not prepared.exists():
+            raise
+        logger.info("another process prepared %s first", prepared)
+    return prepared
+
+
+def read_prepared(prepared: Path) -> dict[str, tuple[Example, ...]]:
+    """Read back what `prepare` wrote, in the same order."""
+    sources = tfds.builder_from_directory(str(prepared)).as_data_source()
+    return {split: tuple(_from_record(record) for record in source) for split, source in sources.items()}
+
+
+def _to_record(example: Example) -> dict[str, Any]:
+    spans = [(entity.start, entity.end) for entity in example.entities]
+    return {
+        "id": example.id,
+        "image_id": example.image_id or "",
+        "words": _SEPARATOR.join(example.words),
+        "types": _SEPARATOR.join(entity.type for entity in example.entities),
+        "spans": np.asarray(spans, dtype=np.int32).reshape(-1, 2),
+    }
+
+
+def _from_record(record: Mapping[str, Any]) -> Example:
+    text = {name: record[name].decode("utf-8") for name in ("id", "image_id", "words", "types")}
+    types = text["types"].split(_SEPARATOR)  # one empty string where there are no entities
+    entities = tuple(
+        Entity(int(start), int(end), kind) for (start, end), kind in zip(record["spans"], types, strict=False)
+    )
+    return Example(text["id"], tuple(text["words"].split(_SEPARATOR)), entities, text["image_id"] or None)

@@ -1,0 +1,275 @@
+"""Read published knowledge files into records of the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scanner_jax.store.layout import StoreError, Value
+from scanner_jax.types import Example
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+
+NOTE_FILES = {"train": ("train.txt",), "dev": ("valid.txt", "dev.txt"), "test": ("test.txt",)}
+"""The names that a split's notes go by."""
+
+LISTED_PROBLEMS = 1000
+"""Malformed lines of an encyclopedia listed before reading stops: it may have millions."""
+
+REPETITION = re.compile(r"(?<![\w'])(\w(?:.{0,60}?\w)?)(?:\W+\1(?![\w'])){3,}(?P<rest>.*)$", re.DOTALL)
+"""A phrase four times or more in a row, and what follows."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Imported:
+    """What an importer read: the records, what it noticed (remark -> places), and the sources."""
+
+    records: tuple[tuple[str, Value], ...]
+    remarks: Mapping[str, tuple[str, ...]]
+    sources: tuple[Path, ...]
+
+    def provenance(self, importer: str, version: int) -> dict[str, Any]:
+        """Importer, counts, and each source's name and sha256."""
+        return {
+            "importer": importer,
+            "importer_version": version,
+            "counts": {remark: len(places) for remark, places in self.remarks.items()},
+            "sources": [{"file": path.name, "sha256": file_sha256(path)} for path in self.sources],
+        }
+
+
+@dataclasses.dataclass(slots=True)
+class _Block:
+    """One sentence of a notes file: its words with their line numbers, and the note's words."""
+
+    line: int
+    words: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    note: list[str] | None = None
+
+
+def read_captions(paths: Sequence[Path]) -> Imported:
+    """Read BLIP-2 caption files: `IMAGE.jpg :caption`, split at the first ` :`.
+
+    The key is the file name without its extension. An empty caption is skipped. A caption that ends in one
+    phrase four times or more in a row, as captioners at a loss write, keeps the phrase once.
+
+    Args:
+        paths: text files in UTF-8; together they become the store's captions.
+
+    Raises:
+        StoreError: lists every line of another form and every image with two different captions.
+    """
+    texts: dict[str, str] = {}
+    problems: list[str] = []
+    empty: list[str] = []
+    again: list[str] = []
+    cut: list[str] = []
+    for place, line in _lines(paths, problems):
+        name, separator, caption = line.partition(" :")
+        key = _without_extension(name)
+        if not separator or not key:
+            problems.append(f"{place}: expected 'IMAGE.jpg :caption', found {line[:60]!r}")
+            continue
+        text = cut_repetition(caption.strip())
+        if not text:
+            empty.append(place)
+        elif key in texts and texts[key] == text:
+            again.append(place)
+        elif key in texts:
+            problems.append(f"{place}: {name} has another caption already; keep one of the two")
+        else:
+            texts[key] = text
+            cut += [place] if text != caption.strip() else []
+    if not texts and not problems:
+        problems.append(f"no caption in {', '.join(map(str, paths))}; expected lines of 'IMAGE.jpg :caption'")
+    _refuse(problems)
+    records = tuple((key, {"text": text}) for key, text in texts.items())
+    remarks = {
+        "skipped, empty": tuple(empty),
+        "skipped, same image and caption as before": tuple(again),
+        "repetition cut": tuple(cut),
+    }
+    return Imported(records, remarks, tuple(paths))
+
+
+def cut_repetition(text: str) -> str:
+    """Keep a phrase once where the text ends in it four times or more in a row, the last one perhaps unfinished."""
+    match = REPETITION.search(text)
+    if match is None or not match[1].startswith(re.sub(r"^\W+|\W+$", "", match["rest"])):
+        return text
+    return text[: match.end(1)]
+
+
+def read_notes(folder: Path, corpus: Mapping[str, Sequence[Example]]) -> Imported:
+    """Read the ChatGPT notes of PGIM and RiVEG and give each the id of its example.
+
+    The files carry no ids: sentence n of a file is example n of the split, and every token is compared with the
+    corpus. Nothing is tolerated but the line ends (CRLF or LF); tags are not compared. Only the last example of
+    a split may lack its sentence, as in the published Twitter-2015 files.
+
+    The note is its words joined by single spaces; the empty words that double spaces left are dropped.
+
+    Args:
+        folder: holds train.txt, valid.txt (or dev.txt) and test.txt: blocks of `token<TAB>tag` lines, then
+            `<EOS><TAB>X`, then `word<TAB>X` lines of the note, then a blank line.
+        corpus: split name ("train", "dev", "test") -> its examples in their published order.
+
+    Raises:
+        StoreError: lists missing files, malformed lines, and each file's first mismatch.
+    """
+    records: list[tuple[str, Value]] = []
+    problems: list[str] = []
+    without: list[str] = []
+    sources: list[Path] = []
+    for split, examples in corpus.items():
+        names = NOTE_FILES.get(split, (f"{split}.txt",))
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is None:
+            problems.append(f"{folder}: no {' or '.join(names)} for the corpus's {split} split")
+            continue
+        malformed = len(problems)
+        blocks = _blocks(path, problems)
+        if len(problems) == malformed:
+            problems += _mismatches(path, split, examples, blocks)
+        notes = [" ".join(block.note or ()) for block in blocks]
+        notes += [""] * (len(examples) - len(notes))
+        records += [(example.id, {"text": note}) for example, note in zip(examples, notes, strict=False) if note]
+        without += [f"{split} {example.id}" for example, note in zip(examples, notes, strict=False) if not note]
+        sources.append(path)
+    _refuse(problems)
+    return Imported(tuple(records), {"examples without notes": tuple(without)}, tuple(sources))
+
+
+def read_pages(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield title and text of a file with one `{"title": ..., "text": ...}` object a line, in bounded memory.
+
+    Other fields are ignored.
+
+    Raises:
+        StoreError: at the end of the file, listing every malformed line; or at the 1,000th.
+    """
+    problems: list[str] = []
+    for place, line in _lines([path], problems):
+        page = _page(line)
+        if isinstance(page, str):
+            problems.append(f"{place}: {page}")
+        else:
+            yield page
+        if len(problems) >= LISTED_PROBLEMS:
+            problems.append(f"reading stopped here, after {LISTED_PROBLEMS:,} malformed lines")
+            break
+    _refuse(problems)
+
+
+def file_sha256(path: Path) -> str:
+    """A file's sha256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lines(paths: Sequence[Path], problems: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield `file:line` and the text of every line that isn't blank; lines end at LF or CRLF alone."""
+    for path in paths:
+        for place, line in _all_lines(path, problems):
+            if line.strip():
+                yield f"{path}:{place}", line
+
+
+def _all_lines(path: Path, problems: list[str]) -> Iterator[tuple[int, str]]:
+    if not path.is_file():
+        problems.append(f"{path} {'is a folder; give the file in it' if path.is_dir() else 'does not exist'}")
+        return
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                yield (
+                    number,
+                    raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8"),
+                )
+            except UnicodeDecodeError as error:
+                problems.append(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file")
+
+
+def _page(line: str) -> tuple[str, str] | str:
+    """Title and text of one JSONL line, or what is wrong with it."""
+    try:
+        page = json.loads(line)
+        title, text = page["title"], page["text"]
+        (title + text).encode()  # refuses what is no text, and lone surrogates, which SQLite can't hold
+    except json.JSONDecodeError as error:
+        return f"not JSON ({error.msg}, column {error.colno})"
+    except UnicodeError:
+        return "not valid Unicode"
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        return 'expected {"title": "...", "text": "..."}'
+    return (title, text) if title.strip() else "the title is empty"
+
+
+def _without_extension(name: str) -> str:
+    stem, dot, extension = name.rpartition(".")
+    return stem if f"{dot}{extension}".lower() in IMAGE_EXTENSIONS else ""
+
+
+def _blocks(path: Path, problems: list[str]) -> list[_Block]:
+    """Cut a notes file at its blank lines."""
+    blocks: list[_Block] = []
+    current: _Block | None = None
+    for number, line in _all_lines(path, problems):
+        if not line:
+            current = None
+            continue
+        if current is None:
+            current = _Block(number)
+            blocks.append(current)
+        word, tab, tag = line.partition("\t")
+        in_note = current.note is not None
+        if not tab or not tag or "\t" in tag or not (word or in_note):  # a note's double space gives an empty word
+            problems.append(f"{path}:{number}: expected 'word<TAB>tag', found {line[:60]!r}")
+        elif current.note is not None:
+            current.note += [word] if word else []
+        elif (word, tag) == ("<EOS>", "X"):
+            current.note = []
+        else:
+            current.words.append((number, word))
+    problems += [f"{path}:{b.line}: a sentence without its '<EOS><TAB>X' line" for b in blocks if b.note is None]
+    return blocks
+
+
+def _mismatches(path: Path, split: str, examples: Sequence[Example], blocks: Sequence[_Block]) -> list[str]:
+    """The first place where the sentences differ from the corpus (one shift makes all that follows differ)."""
+    pairs = zip(examples, blocks, strict=False)
+    bad = [i for i, (example, block) in enumerate(pairs) if [word for _, word in block.words] != list(example.words)]
+    if bad:
+        place, found, expected = _first_difference(examples[bad[0]], blocks[bad[0]])
+        problem = (
+            f"{path}:{place}: expected {expected}, found {found}, in sentence {bad[0] + 1}, example "
+            f"{examples[bad[0]].id} of {split}; {len(bad)} of {len(blocks)} sentences differ: "
+            "give the corpus that the notes were written for, in its published order"
+        )
+        return [problem]
+    if not len(examples) - 1 <= len(blocks) <= len(examples):
+        counts = f"{len(blocks)} sentences, and the corpus's {split} split has {len(examples)}"
+        return [f"{path}: {counts}: only the last may be missing"]
+    return []
+
+
+def _first_difference(example: Example, block: _Block) -> tuple[int, str, str]:
+    """Line, found and expected at the first token that differs."""
+    for (line, found), expected in zip(block.words, example.words, strict=False):
+        if found != expected:
+            return line, repr(found), repr(expected)
+    if len(block.words) > len(example.words):
+        line, found = block.words[len(example.words)]
+        return line, repr(found), "the end of the sentence"
+    line = block.words[-1][0] + 1 if block.words else block.line
+    return line, "the end of the sentence", repr(example.words[len(block.words)])
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise StoreError("nothing was imported:\n" + "\n".join(problems))

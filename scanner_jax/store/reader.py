@@ -1,0 +1,175 @@
+"""Read the knowledge store."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from array_record.python.array_record_module import ArrayRecordReader
+
+from scanner_jax.store.layout import (
+    RECORD_LIMIT,
+    StoreError,
+    Value,
+    damage_reported,
+    file_names,
+    import_command,
+    read_provenance,
+)
+from scanner_jax.types import ImageObject
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kind:
+    """One opened kind: its provenance, the position of every key, and the records."""
+
+    provenance: Mapping[str, Any]
+    positions: Mapping[str, int]
+    reader: Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Store:
+    """A knowledge store opened for reading. Make one with `Store.open`."""
+
+    folder: Path
+    _opened: Mapping[str, _Kind] = dataclasses.field(repr=False)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Store:
+        """Open a store.
+
+        Args:
+            folder: what `python -m scanner_jax.store import ... TARGET` wrote.
+
+        Raises:
+            StoreError: the folder is missing or no store, a kind has a newer format or is cut short.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            what = "is a file, not a folder" if folder.exists() else "does not exist"
+            raise StoreError(f"knowledge store {folder} {what}; write one: {import_command('captions', folder)}")
+        kinds = sorted(path.parent.name for path in folder.glob("[!.]*/provenance.json"))
+        if not kinds:
+            raise StoreError(
+                f"{folder} is not a knowledge store: no <kind>/provenance.json in it; "
+                f"write one: {import_command('captions', folder)}"
+            )
+        return cls(folder, {kind: _open_kind(folder, kind) for kind in kinds})
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of knowledge in the store, sorted."""
+        return tuple(self._opened)
+
+    def keys(self, kind: str) -> tuple[str, ...]:
+        """The image or example ids that a kind has records of, in the order they were written."""
+        return tuple(self._kind(kind).positions)
+
+    def provenance(self, kind: str) -> Mapping[str, Any]:
+        """Where a kind came from: sources with their sha256, importer, counts, package version."""
+        return self._kind(kind).provenance
+
+    def get(self, kind: str, key: str) -> Value | None:
+        """The value of one record, None where the kind has none of that key.
+
+        Raises:
+            StoreError: the store has no such kind, or the record is damaged.
+        """
+        opened = self._kind(kind)
+        position = opened.positions.get(key)
+        if position is None:
+            return None
+        with damage_reported(self.folder / kind):
+            (data,) = opened.reader.read([position])
+            value: Value = _unpack(data)
+            if value.pop("key") != key:
+                raise ValueError(f"record {position} is not the one of {key!r}")
+        return value
+
+    def caption(self, image_id: str) -> str | None:
+        """The caption of an image, None where there is none."""
+        return self._text("captions", image_id)
+
+    def notes(self, example_id: str) -> str | None:
+        """A language model's free notes on an example, None where there are none."""
+        return self._text("notes", example_id)
+
+    def objects(self, image_id: str) -> tuple[ImageObject, ...]:
+        """The objects detected in an image, in the order they were written; none gives an empty tuple."""
+        value = self.get("objects", image_id)
+        with damage_reported(self.folder / "objects"):
+            return tuple(_image_object(item) for item in value["objects"]) if value else ()
+
+    def fingerprint(self, kinds: tuple[str, ...]) -> str:
+        """A sha256 in hex over the content of these kinds alone: not their order, source or place.
+
+        Raises:
+            StoreError: the store lacks one of them.
+        """
+        parts = [f"{kind} {self._kind(kind).provenance['fingerprint']}\n" for kind in sorted(set(kinds))]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def _kind(self, kind: str) -> _Kind:
+        if kind not in self._opened:
+            raise StoreError(
+                f"knowledge store {self.folder} holds no {kind} (it holds: {', '.join(self.kinds)}); "
+                f"import them: {import_command(kind, self.folder)}"
+            )
+        return self._opened[kind]
+
+    def _text(self, kind: str, key: str) -> str | None:
+        value = self.get(kind, key)
+        with damage_reported(self.folder / kind):
+            return str(value["text"]) if value else None
+
+
+def _open_kind(folder: Path, kind: str) -> _Kind:
+    """Open one kind; looks again where a writer replaced it between reading its provenance and its files."""
+    path = folder / kind
+    for _ in range(3):
+        provenance = read_provenance(path)
+        try:
+            with damage_reported(path):
+                return _open_files(path, provenance)
+        except FileNotFoundError as error:
+            missing = error.filename
+    raise StoreError(f"{path} is incomplete: {missing} is missing; import it again: {import_command(kind, folder)}")
+
+
+def _open_files(path: Path, provenance: Mapping[str, Any]) -> _Kind:
+    records, keys = (path / name for name in file_names(provenance["fingerprint"]))
+    if (size := records.stat().st_size) != provenance["bytes"]:
+        raise ValueError(f"{records.name} is cut short: {size:,} bytes of {provenance['bytes']:,}")
+    data = keys.read_bytes()
+    if hashlib.sha256(data).hexdigest() != provenance["keys_sha256"]:
+        raise ValueError(f"{keys.name} is damaged: not the keys that were written")
+    positions = {str(key): position for position, key in enumerate(_unpack(data))}
+    reader = ArrayRecordReader(str(records), "readahead_buffer_size:0,max_parallelism:0")  # random access
+    if not reader.ok() or not len(positions) == reader.num_records() == provenance["count"]:
+        raise ValueError(f"{records.name} is damaged: {reader.num_records()} records of {provenance['count']}")
+    return _Kind(provenance, positions, reader)
+
+
+def _unpack(data: bytes) -> Any:
+    """Unpack msgpack within strict limits: text keys, no extension types, sizes bounded by the data."""
+    size = min(len(data), RECORD_LIMIT)
+    return msgpack.unpackb(
+        data,
+        strict_map_key=True,
+        max_ext_len=0,
+        max_str_len=size,
+        max_bin_len=size,
+        max_array_len=size,
+        max_map_len=size,
+    )
+
+
+def _image_object(item: Mapping[str, Any]) -> ImageObject:
+    x1, y1, x2, y2 = (float(number) for number in item["box"])
+    return ImageObject((x1, y1, x2, y2), str(item["label"]), float(item["score"]), str(item["caption"]))

@@ -1,0 +1,151 @@
+"""Stage 1 as the recipe uses it: train a span detector, tag a split with it, score the spans."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from scanner_jax.encoder import EncoderConfig, Params
+from scanner_jax.loop import LossFn, TrainingSettings, train
+from scanner_jax.losses import cross_entropy, trust_your_teacher
+from scanner_jax.metrics import PRF, span_counts
+from scanner_jax.models import SpanDetector, init_detector
+from scanner_jax.pipeline import Batch, collate_detector, detector_features, length_buckets, predict
+from scanner_jax.tags import spans_from_bio
+from scanner_jax.tokens import Tokenizer
+from scanner_jax.types import BIO, Entity, Example, Span
+
+WordLogits = list[Float[np.ndarray, "w c"]]
+"""For each sentence one row of logits over `BIO` per word."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Detection:
+    """What all detectors of a recipe share.
+
+    Attributes:
+        encoder: sizes of the pretrained encoder.
+        tokenizer: its tokenizer.
+        max_tokens: longer sentences are windowed.
+        eval_batch_size: windows a batch where no gradient is taken.
+    """
+
+    encoder: EncoderConfig
+    tokenizer: Tokenizer
+    max_tokens: int
+    eval_batch_size: int
+
+    @property
+    def model(self) -> SpanDetector:
+        return SpanDetector(self.encoder)
+
+
+def train_detector(
+    detection: Detection,
+    *,
+    name: str,
+    encoder_params: Params,
+    training: Sequence[Example],
+    dev: Sequence[Example] | None,
+    settings: TrainingSettings,
+    seed: int,
+    folder: Path,
+    teacher_logits: WordLogits | None = None,
+    alpha: float | None = None,
+) -> Params:
+    """Train one detector from the pretrained encoder and return its best parameters on dev.
+
+    Args:
+        detection: encoder, tokenizer and limits.
+        name: the phase's.
+        encoder_params: the pretrained encoder's. **Assumption:** a student starts from them anew too.
+        training: sentences with gold entities.
+        dev: selects the best epoch by span F1; None keeps the last.
+        settings: how to train.
+        seed: of head, order and dropout.
+        folder: the phase's.
+        teacher_logits: the teacher's over `training`, for Trust Your Teacher; None trains with plain cross entropy.
+        alpha: a fixed trust in the gold label, None for the teacher's own.
+    """
+    features = detector_features(
+        training, detection.tokenizer, max_tokens=detection.max_tokens, teacher_logits=teacher_logits
+    )
+    return train(
+        name=name,
+        params=init_detector(detection.encoder, encoder_params, jax.random.key(seed)),
+        loss_fn=detector_loss(detection.model, alpha=alpha),
+        features=features,
+        collate=functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens)),
+        settings=settings,
+        evaluate=None if dev is None else functools.partial(_dev_scores, detection, dev),
+        seed=seed,
+        folder=folder,
+    )
+
+
+def detector_loss(model: SpanDetector, *, alpha: float | None) -> LossFn:
+    """Cross entropy over the first sub-words, or TYT where the batch carries the teacher's logits."""
+
+    def loss_fn(params: Params, batch: Batch, rng: jax.Array) -> Float[Array, ""]:
+        logits = _logits(model, params, batch, rng)
+        if "teacher_logits" in batch:
+            return trust_your_teacher(logits, batch["labels"], batch["mask"], batch["teacher_logits"], alpha=alpha)
+        return cross_entropy(logits, batch["labels"], batch["mask"])
+
+    return loss_fn
+
+
+def tag(detection: Detection, params: Params, examples: Sequence[Example]) -> WordLogits:
+    """The detector's logits for every word of every sentence, windows joined."""
+    logits = [np.zeros((len(example.words), len(BIO)), np.float32) for example in examples]
+    features = detector_features(examples, detection.tokenizer, max_tokens=detection.max_tokens)
+    collate = functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens))
+    forward = functools.partial(_forward, detection.model)
+    for item, rows in predict(forward, params, features, collate, batch_size=detection.eval_batch_size):
+        logits[item.example][item.words] = rows[item.positions]
+    return logits
+
+
+def spans_of(logits: WordLogits) -> list[tuple[Span, ...]]:
+    """Decode each sentence's spans from its words' logits, greedily."""
+    return [spans_from_bio(rows.argmax(axis=-1).tolist()) for rows in logits]
+
+
+def span_scores(examples: Sequence[Example], spans: Sequence[Sequence[Span]]) -> PRF:
+    """Span F1 over every gold entity: types are not judged in stage 1."""
+    predicted = [[Entity(span.start, span.end, "") for span in found] for found in spans]
+    return span_counts([example.entities for example in examples], predicted).prf()
+
+
+def _logits(model: SpanDetector, params: Params, batch: Batch, rng: jax.Array | None) -> Float[Array, "b t c"]:
+    """Run the model with dropout drawn from `rng`, without dropout if there is none."""
+    logits: Any = model.apply(
+        {"params": params},
+        batch["token_ids"],
+        batch["attention_mask"],
+        deterministic=rng is None,
+        rngs=None if rng is None else {"dropout": rng},
+    )
+    return logits
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _forward(model: SpanDetector, params: Params, batch: Batch) -> Float[Array, "b t c"]:
+    return _logits(model, params, batch, None)
+
+
+def _dev_scores(detection: Detection, dev: Sequence[Example], params: Params) -> dict[str, float]:
+    scores = span_scores(dev, spans_of(tag(detection, params, dev)))
+    return {
+        "score": scores["f1"],
+        "span_f1": scores["f1"],
+        "span_precision": scores["precision"],
+        "span_recall": scores["recall"],
+    }

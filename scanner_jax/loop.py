@@ -1,0 +1,181 @@
+"""The one training loop, for every model of the recipe; it knows no stage."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from scanner_jax import checkpoint
+from scanner_jax.encoder import Params
+from scanner_jax.optim import make_optimizer
+from scanner_jax.pipeline import Batch, Features, steps_per_epoch, training_batches
+from scanner_jax.progress import open_progress
+
+LossFn = Callable[[Params, Batch, jax.Array], Float[Array, ""]]
+"""(params, batch, dropout key) -> loss; pure."""
+
+
+class TrainState(NamedTuple):
+    """All that a step changes, and all that a resumed run needs besides its position in the data."""
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How one model is trained; `optim.make_optimizer` says what the optimizer's fields mean.
+
+    Attributes:
+        epochs: passes over the training set; dev is scored after each.
+        batch_size: sentences or prompts a step.
+        checkpoint_every: steps between checkpoints besides those after each epoch.
+        log_every: steps between two looks at the loss, each of which waits for the device.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup_fraction: float
+    weight_decay: float
+    max_grad_norm: float
+    awp_gamma: float
+    awp_start: float
+    awp_clip_eps: float | None
+    checkpoint_every: int
+    log_every: int
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+def make_train_step(
+    loss_fn: LossFn, tx: optax.GradientTransformationExtraArgs, *, rng: jax.Array
+) -> Callable[[TrainState, Batch], tuple[TrainState, Float[Array, ""]]]:
+    """Jit one update; the state that it is given is donated.
+
+    The keys of step n are `fold_in(rng, n)`, so a resumed run draws what an undisturbed one would.
+    **Assumption:** AWP's second pass draws a dropout mask of its own.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Float[Array, ""]]:
+        first, second = jax.random.split(jax.random.fold_in(rng, state.step))
+        loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, first)
+        updates, opt_state = tx.update(
+            grads, state.opt_state, state.params, grad_fn=lambda params: jax.grad(loss_fn)(params, batch, second)
+        )
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), loss
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def train(
+    *,
+    name: str,
+    params: Params,
+    loss_fn: LossFn,
+    features: Sequence[Features],
+    collate: Callable[..., Batch],
+    settings: TrainingSettings,
+    evaluate: Callable[[Params], dict[str, float]] | None,
+    seed: int,
+    folder: Path,
+) -> Params:
+    """Train on the features, going on from the folder's last checkpoint, and return the best parameters.
+
+    Args:
+        name: what the console calls this training.
+        params: where training starts.
+        loss_fn: the loss of a batch.
+        features: the training set.
+        collate: `collate(features, batch_size=...)` pads some of them to a batch.
+        settings: how to train.
+        evaluate: gives some parameters' scores on dev in percent, of which `score` decides the best;
+            None keeps the last parameters.
+        seed: of the order of the examples and of dropout.
+        folder: receives `checkpoints/` and `metrics.jsonl`.
+
+    Returns:
+        The parameters with the best score, as numpy arrays.
+
+    Raises:
+        DivergedError: a loss that is not finite; no checkpoint holds it.
+        ValueError: there is nothing to train on.
+    """
+    if not features:
+        raise ValueError(f"{name}: the training set is empty")
+    epoch = steps_per_epoch(len(features), settings.batch_size)
+    total = epoch * settings.epochs
+    tx = make_optimizer(
+        total_steps=total,
+        learning_rate=settings.learning_rate,
+        warmup_fraction=settings.warmup_fraction,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        awp_gamma=settings.awp_gamma,
+        awp_start=settings.awp_start,
+        awp_clip_eps=settings.awp_clip_eps,
+    )
+    batches = training_batches(
+        features,
+        functools.partial(collate, batch_size=settings.batch_size),
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=seed,
+    )
+    train_step = make_train_step(loss_fn, tx, rng=dropout_key(seed))
+    params = jax.tree.map(jnp.array, params)  # copied, because the first step donates them
+    state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+    with (
+        contextlib.closing(checkpoint.open_checkpoints(folder / "checkpoints")) as manager,
+        open_progress(name, folder) as progress,
+    ):
+        state, batches = checkpoint.restore_last(manager, state, batches)
+        losses: list[Float[Array, ""]] = []
+        with progress.bar(total, start=int(state.step)) as advance:
+            for step in range(int(state.step) + 1, total + 1):
+                state, loss = train_step(state, next(batches))
+                losses.append(loss)
+                ends_epoch = step % epoch == 0
+                saving = ends_epoch or step % settings.checkpoint_every == 0
+                if saving or step % settings.log_every == 0:
+                    mean, losses = _finite_mean(losses, step), []
+                    progress.record(step, {"loss": mean})
+                    advance(step, mean)
+                if saving:
+                    scores = evaluate(state.params) if evaluate and ends_epoch else None
+                    if scores:
+                        said = ", ".join(f"{key} {value:.2f}" for key, value in scores.items() if key != "score")
+                        progress.record(step, scores, say=f"dev {said}")
+                    checkpoint.save(manager, step, state, batches, score=scores["score"] if scores else None)
+        return jax.device_get(checkpoint.restore_best(manager, state).params)
+
+
+def dropout_key(seed: int) -> jax.Array:
+    """The key that all of a training's dropout comes from."""
+    return jax.random.key(seed)
+
+
+def _finite_mean(losses: list[Float[Array, ""]], step: int) -> float:
+    values = np.array(jax.device_get(losses), np.float64)
+    if not np.isfinite(values).all():
+        first = step - len(values) + 1 + int(np.argmin(np.isfinite(values)))
+        raise DivergedError(
+            f"the loss of step {first} is {values[~np.isfinite(values)][0]}: lower the learning rate, or look at the "
+            f"batch of that step; the last checkpoint is from before it"
+        )
+    return math.fsum(values) / len(values)

@@ -1,0 +1,279 @@
+"""Grain pipelines: records -> tokens -> batches padded to length buckets, for both stages.
+
+Batches are dicts of numpy arrays. Which examples share a batch is random in every epoch; a batch is padded
+to the smallest bucket that holds its longest member, so that a jitted step compiles once per bucket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import grain
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from scanner_jax.prompts import Prompt
+from scanner_jax.tags import bio_labels
+from scanner_jax.tokens import Tokenizer
+from scanner_jax.types import BIO, Example
+
+Batch = dict[str, Any]
+"""Named arrays with the batch as first axis: numpy on the host, traced under jit."""
+
+
+class HasLength(Protocol):
+    """Features of one sequence, which know how many tokens it has."""
+
+    @property
+    def length(self) -> int: ...
+
+
+Features = TypeVar("Features", bound=HasLength)
+Collate = Callable[[Sequence[Features]], Batch]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DetectorFeatures:
+    """One window of a sentence; each word belongs to exactly one of its sentence's windows.
+
+    Attributes:
+        example: the sentence's place in its split.
+        token_ids: special tokens included.
+        words: the words that belong to this window, by their place in the sentence.
+        positions: the token at which each of them begins.
+        labels: their gold tags (index into BIO).
+        teacher_logits: the teacher's logits for them, if there is a teacher.
+    """
+
+    example: int
+    token_ids: Int[np.ndarray, " t"]
+    words: Int[np.ndarray, " w"]
+    positions: Int[np.ndarray, " w"]
+    labels: Int[np.ndarray, " w"]
+    teacher_logits: Float[np.ndarray, "w c"] | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecognizerFeatures:
+    """One candidate's prompt.
+
+    Attributes:
+        index: the candidate's place in its split.
+        prompt: with `o` objects.
+        label: its gold class.
+        overlaps: each object's IoU with the entity's box.
+        teacher_logits: the teacher's logits, if there is a teacher.
+    """
+
+    index: int
+    prompt: Prompt
+    label: int
+    overlaps: Float[np.ndarray, " o"]
+    teacher_logits: Float[np.ndarray, " c"] | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt.token_ids)
+
+
+def detector_features(
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    teacher_logits: Sequence[Float[np.ndarray, "w c"]] | None = None,
+) -> list[DetectorFeatures]:
+    """Tokenise sentences for the detector; longer ones become overlapping windows, nothing is lost.
+
+    Args:
+        examples: the sentences; one without words has no features.
+        tokenizer: the encoder's.
+        max_tokens: the longest sequence, special tokens included.
+        teacher_logits: for each sentence the teacher's logits for its words.
+
+    Returns:
+        The windows, in order.
+    """
+    features = []
+    for index, words in enumerate(tokenizer.words([example.words for example in examples])):
+        example = examples[index]
+        labels = np.array(bio_labels(len(words), example.entities), np.int32)
+        for owned, first, last in _windows([len(word) for word in words], max_tokens - 2):
+            ids, positions = [tokenizer.start], np.zeros(len(owned), np.int32)
+            for word in range(first, last):
+                if word in owned:
+                    positions[word - owned.start] = len(ids)
+                ids += words[word][: max_tokens - 2]
+            chosen = slice(owned.start, owned.stop)
+            features.append(
+                DetectorFeatures(
+                    example=index,
+                    token_ids=np.array([*ids, tokenizer.end], np.int32),
+                    words=np.arange(owned.start, owned.stop, dtype=np.int32),
+                    positions=positions,
+                    labels=labels[chosen],
+                    teacher_logits=None if teacher_logits is None else teacher_logits[index][chosen],
+                )
+            )
+    return features
+
+
+def _windows(lengths: Sequence[int], room: int) -> Iterator[tuple[range, int, int]]:
+    """Yield (words that the window owns, its first word, its last word exclusive).
+
+    A window holds up to `room` sub-words and the next one begins half a window later; of the words in both,
+    the first half belongs to the former, the second to the latter, so each is read with context on both sides.
+    """
+    ends = np.cumsum(np.minimum(lengths, room))
+    starts = np.concatenate([[0], ends])
+    total, first, owned = len(lengths), 0, 0
+    while owned < total:
+        last = int(np.searchsorted(ends, starts[first] + room, side="right"))
+        following = min(last, max(first + 1, int(np.searchsorted(starts, starts[first] + room // 2))))
+        end = total if last == total else (following + last + 1) // 2
+        if end > owned:
+            yield range(owned, end), first, last
+        first, owned = following, end
+
+
+def collate_detector(features: Sequence[DetectorFeatures], *, batch_size: int, buckets: tuple[int, ...]) -> Batch:
+    """Pad windows to a batch.
+
+    Returns:
+        token_ids (b t), attention_mask (b t), labels (b t), mask (b t): True at the first sub-words of real
+        words; teacher_logits (b t c) where the features have them. Rows beyond `features` are all padding.
+    """
+    shape = (batch_size, bucket_for(max(item.length for item in features), buckets))
+    batch: Batch = {
+        "token_ids": np.zeros(shape, np.int32),
+        "attention_mask": np.zeros(shape, bool),
+        "labels": np.zeros(shape, np.int32),
+        "mask": np.zeros(shape, bool),
+    }
+    if features[0].teacher_logits is not None:
+        batch["teacher_logits"] = np.zeros((*shape, len(BIO)), np.float32)
+    for row, item in enumerate(features):
+        batch["token_ids"][row, : item.length] = item.token_ids
+        batch["attention_mask"][row, : item.length] = True
+        batch["labels"][row, item.positions] = item.labels
+        batch["mask"][row, item.positions] = True
+        if item.teacher_logits is not None:
+            batch["teacher_logits"][row, item.positions] = item.teacher_logits
+    return batch
+
+
+def collate_recognizer(
+    features: Sequence[RecognizerFeatures], *, batch_size: int, buckets: tuple[int, ...], max_objects: int
+) -> Batch:
+    """Pad prompts to a batch.
+
+    Returns:
+        token_ids (b t), attention_mask (b t), mask_position (b), object_positions (b o), object_mask (b o),
+        overlaps (b o), labels (b), mask (b): True at real rows; teacher_logits (b c) where the features have them.
+    """
+    shape = (batch_size, bucket_for(max(item.length for item in features), buckets))
+    batch: Batch = {
+        "token_ids": np.zeros(shape, np.int32),
+        "attention_mask": np.zeros(shape, bool),
+        "mask_position": np.zeros(batch_size, np.int32),
+        "object_positions": np.zeros((batch_size, max_objects), np.int32),
+        "object_mask": np.zeros((batch_size, max_objects), bool),
+        "overlaps": np.zeros((batch_size, max_objects), np.float32),
+        "labels": np.zeros(batch_size, np.int32),
+        "mask": np.zeros(batch_size, bool),
+    }
+    if features[0].teacher_logits is not None:
+        batch["teacher_logits"] = np.zeros((batch_size, len(features[0].teacher_logits)), np.float32)
+    for row, item in enumerate(features):
+        objects = len(item.prompt.object_positions)
+        batch["token_ids"][row, : item.length] = item.prompt.token_ids
+        batch["attention_mask"][row, : item.length] = True
+        batch["mask_position"][row] = item.prompt.mask_position
+        batch["object_positions"][row, :objects] = item.prompt.object_positions
+        batch["object_mask"][row, :objects] = True
+        batch["overlaps"][row, :objects] = item.overlaps
+        batch["labels"][row] = item.label
+        batch["mask"][row] = True
+        if item.teacher_logits is not None:
+            batch["teacher_logits"][row] = item.teacher_logits
+    return batch
+
+
+def bucket_for(length: int, buckets: tuple[int, ...]) -> int:
+    """The smallest bucket that holds `length` tokens.
+
+    Raises:
+        ValueError: none does.
+    """
+    fitting = [bucket for bucket in buckets if bucket >= length]
+    if not fitting:
+        raise ValueError(f"a sequence of {length} tokens, but the largest bucket is {max(buckets)}")
+    return min(fitting)
+
+
+def length_buckets(max_tokens: int) -> tuple[int, ...]:
+    """Lengths to pad to: close together where tweets are, a quarter apart beyond, and the limit itself."""
+    steps = [*range(32, 129, 16), 160, 192, 256, 320, 384, 512]
+    return (*(step for step in steps if step < max_tokens), max_tokens)
+
+
+def training_batches(
+    features: Sequence[Features], collate: Collate[Features], *, batch_size: int, epochs: int, seed: int
+) -> grain.DatasetIterator:
+    """Shuffled batches for all epochs, in a new order each; the last batch of an epoch may be short.
+
+    Args:
+        features: in memory.
+        collate: pads a list of at most `batch_size` features to a batch.
+        batch_size: features a batch.
+        epochs: how often each feature comes.
+        seed: of the order.
+
+    Returns:
+        An iterator whose position can be saved with Grain's checkpoint handlers.
+    """
+    batches = grain.MapDataset.source(features).seed(seed).shuffle().batch(batch_size, batch_fn=_as_list).map(collate)
+    return iter(batches.repeat(epochs).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=16)))
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Batches in an epoch of `count` features."""
+    return -(-count // batch_size)
+
+
+def predict(
+    forward: Callable[[Any, Batch], Any],
+    params: Any,
+    features: Sequence[Features],
+    collate: Callable[..., Batch],
+    *,
+    batch_size: int,
+) -> Iterator[tuple[Features, Any]]:
+    """Run a jitted `forward(params, batch)` over features, sorted by length so that little is padding.
+
+    Yields:
+        Each feature with its row of the output (a tree of numpy arrays), in the order of computation.
+    """
+    params = jax.device_put(params)
+    ordered = sorted(features, key=_length)
+    for start in range(0, len(ordered), batch_size):
+        chosen = ordered[start : start + batch_size]
+        output = jax.device_get(forward(params, collate(chosen, batch_size=batch_size)))
+        for row, item in enumerate(chosen):
+            yield item, jax.tree.map(operator.itemgetter(row), output)
+
+
+def _length(item: HasLength) -> int:
+    return item.length
+
+
+def _as_list(features: Sequence[Features]) -> list[Features]:
+    return list(features)

@@ -1,0 +1,273 @@
+"""Stage 2 as the recipe uses it: candidates and their knowledge become prompts; train, classify, decode."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from scanner_jax.boxes import intersection_over_union
+from scanner_jax.encoder import EncoderConfig, Params
+from scanner_jax.loop import LossFn, TrainingSettings, train
+from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
+from scanner_jax.metrics import entity_counts
+from scanner_jax.models import EntityRecognizer, init_recognizer
+from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets, predict
+from scanner_jax.prompts import Prompt, build_prompt
+from scanner_jax.tokens import Tokenizer
+from scanner_jax.types import NON_ENTITY, Entity, Example, Knowledge, Span
+
+Candidate = tuple[Example, Span]
+"""A span that stage 2 is asked about, with its sentence."""
+
+TypeLogits = Float[np.ndarray, "n c"]
+"""One row per candidate: the entity types in order, then non-entity."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """What both recognizers of a recipe share.
+
+    Attributes:
+        encoder: sizes of the encoder, the row of `<obj>` included.
+        tokenizer: its tokenizer.
+        types: the entity types, in logit order; *non-entity* comes after them.
+        max_tokens: a prompt's budget.
+        max_objects: objects beyond this many are left out of the prompt.
+        eval_batch_size: prompts a batch where no gradient is taken.
+    """
+
+    encoder: EncoderConfig
+    tokenizer: Tokenizer
+    types: tuple[str, ...]
+    max_tokens: int
+    max_objects: int
+    eval_batch_size: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return (*self.types, NON_ENTITY)
+
+    @property
+    def model(self) -> EntityRecognizer:
+        return EntityRecognizer(self.encoder, len(self.classes))
+
+    @property
+    def object_token(self) -> int:
+        """The id of `<obj>`: the row behind the pretrained vocabulary."""
+        return self.encoder.vocab_size - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompted:
+    """A split's candidates with the knowledge and the prompt of each."""
+
+    candidates: list[Candidate]
+    knowledge: list[Knowledge]
+    prompts: list[Prompt]
+
+
+def gold_class(example: Example, span: Span) -> str:
+    """The type of the gold entity with exactly this span, else *non-entity* (paper, section 3.2)."""
+    return {entity.span: entity.type for entity in example.entities}.get(span, NON_ENTITY)
+
+
+def write_prompts(
+    recognition: Recognition, candidates: Sequence[Candidate], knowledge: Sequence[Knowledge]
+) -> Prompted:
+    """Build the prompt of every candidate from its knowledge.
+
+    Raises:
+        PromptError: the token budget is too small.
+    """
+    prompts = [
+        build_prompt(
+            recognition.tokenizer,
+            example,
+            span,
+            known,
+            max_tokens=recognition.max_tokens,
+            max_objects=recognition.max_objects,
+            object_token=recognition.object_token,
+        )
+        for (example, span), known in zip(candidates, knowledge, strict=True)
+    ]
+    return Prompted(list(candidates), list(knowledge), prompts)
+
+
+def train_recognizer(
+    recognition: Recognition,
+    *,
+    name: str,
+    encoder_params: Params,
+    training: Prompted,
+    dev: tuple[Sequence[Example], Prompted] | None,
+    settings: TrainingSettings,
+    grounding_weight: float,
+    seed: int,
+    folder: Path,
+    teacher_logits: TypeLogits | None = None,
+    alpha: float | None = None,
+) -> Params:
+    """Train one recognizer from the pretrained encoder and return its best parameters on dev.
+
+    Args:
+        recognition: encoder, tokenizer, types and limits.
+        name: the phase's.
+        encoder_params: the pretrained encoder's, with a row for `<obj>`.
+        training: candidates that are gold or non-entities.
+        dev: dev's examples and candidates; select the best epoch by micro F1. None keeps the last.
+        settings: how to train.
+        grounding_weight: lambda, the weight of the grounding loss; 0 leaves boxes alone.
+        seed: of heads, order and dropout.
+        folder: the phase's.
+        teacher_logits: the teacher's over `training`, for Trust Your Teacher. **Assumption:** TYT covers the
+            mined non-entities too. None trains with plain cross entropy.
+        alpha: a fixed trust in the gold label, None for the teacher's own.
+
+    Raises:
+        ValueError: boxes are to be learned, but no gold entity has one.
+    """
+    if grounding_weight and not any(entity.boxes for example, _ in training.candidates for entity in example.entities):
+        raise ValueError(
+            f"grounding_weight={grounding_weight}, but no gold entity of the training set has a box: "
+            "use a corpus with boxes or set recognizer.grounding_weight=0"
+        )
+    return train(
+        name=name,
+        params=init_recognizer(
+            recognition.encoder, encoder_params, jax.random.key(seed), num_types=len(recognition.classes)
+        ),
+        loss_fn=recognizer_loss(recognition.model, alpha=alpha, grounding_weight=grounding_weight),
+        features=_features(recognition, training, teacher_logits),
+        collate=_collate(recognition),
+        settings=settings,
+        evaluate=None if dev is None else functools.partial(_dev_scores, recognition, *dev),
+        seed=seed,
+        folder=folder,
+    )
+
+
+def recognizer_loss(model: EntityRecognizer, *, alpha: float | None, grounding_weight: float) -> LossFn:
+    """The type's loss at `<mask>` plus lambda times the objects' grounding loss (Equation 3).
+
+    The type's is cross entropy, or TYT where the batch carries the teacher's logits; TYT leaves boxes alone.
+    """
+
+    def loss_fn(params: Params, batch: Batch, rng: jax.Array) -> Float[Array, ""]:
+        types, overlaps = _logits(model, params, batch, rng)
+        if "teacher_logits" in batch:
+            loss = trust_your_teacher(types, batch["labels"], batch["mask"], batch["teacher_logits"], alpha=alpha)
+        else:
+            loss = cross_entropy(types, batch["labels"], batch["mask"])
+        if grounding_weight:
+            loss += grounding_weight * grounding_loss(overlaps, batch["overlaps"], batch["object_mask"])
+        return loss
+
+    return loss_fn
+
+
+def classify(recognition: Recognition, params: Params, prompted: Prompted) -> TypeLogits:
+    """The recognizer's type logits for every candidate, in the candidates' order."""
+    features = _features(recognition, prompted, None)
+    logits = np.zeros((len(features), len(recognition.classes)), np.float32)
+    forward = functools.partial(_forward, recognition.model)
+    rows = predict(forward, params, features, _collate(recognition), batch_size=recognition.eval_batch_size)
+    for item, (types, _) in rows:
+        logits[item.index] = types
+    return logits
+
+
+def decode(
+    recognition: Recognition, examples: Sequence[Example], prompted: Prompted, logits: TypeLogits
+) -> list[list[tuple[Entity, float]]]:
+    """Each example's entities with the probability of their type; candidates judged non-entities are left out."""
+    probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    found: dict[str, list[tuple[Entity, float]]] = {example.id: [] for example in examples}
+    for (example, span), row in zip(prompted.candidates, probabilities, strict=True):
+        best = int(row.argmax())
+        if recognition.classes[best] != NON_ENTITY:
+            entity = Entity(span.start, span.end, recognition.classes[best])
+            found[example.id].append((entity, float(row[best])))
+    return [found[example.id] for example in examples]
+
+
+def entities_of(decoded: Sequence[Sequence[tuple[Entity, float]]]) -> list[list[Entity]]:
+    """The entities alone, without their probabilities."""
+    return [[entity for entity, _ in found] for found in decoded]
+
+
+def candidate_counts(candidates: Mapping[str, Sequence[Candidate]]) -> dict[str, dict[str, int]]:
+    """For each split the candidates that are gold entities and those that are not."""
+    counts = {}
+    for split, of_split in candidates.items():
+        gold = sum(gold_class(example, span) != NON_ENTITY for example, span in of_split)
+        counts[split] = {"entities": gold, "non_entities": len(of_split) - gold}
+    return counts
+
+
+def _dev_scores(
+    recognition: Recognition, examples: Sequence[Example], prompted: Prompted, params: Params
+) -> dict[str, float]:
+    decoded = decode(recognition, examples, prompted, classify(recognition, params, prompted))
+    scores = entity_counts([example.entities for example in examples], entities_of(decoded)).prf()
+    return {"score": scores["f1"], "f1": scores["f1"], "precision": scores["precision"], "recall": scores["recall"]}
+
+
+def _features(
+    recognition: Recognition, prompted: Prompted, teacher_logits: TypeLogits | None
+) -> list[RecognizerFeatures]:
+    return [
+        RecognizerFeatures(
+            index=index,
+            prompt=prompt,
+            label=recognition.classes.index(gold_class(*candidate)),
+            overlaps=_overlaps(candidate, known, recognition.max_objects),
+            teacher_logits=None if teacher_logits is None else teacher_logits[index],
+        )
+        for index, (candidate, known, prompt) in enumerate(
+            zip(prompted.candidates, prompted.knowledge, prompted.prompts, strict=True)
+        )
+    ]
+
+
+def _overlaps(candidate: Candidate, known: Knowledge, max_objects: int) -> Float[np.ndarray, " o"]:
+    """Each object's IoU with the best of the candidate's gold boxes; 0 where it has none (paper, section 3.2)."""
+    example, span = candidate
+    boxes = {entity.span: entity.boxes for entity in example.entities}.get(span, ())
+    objects = [item.box for item in known.objects[:max_objects]]
+    return intersection_over_union(objects, boxes).max(axis=1, initial=0.0).astype(np.float32)
+
+
+def _collate(recognition: Recognition) -> Any:
+    return functools.partial(
+        collate_recognizer, buckets=length_buckets(recognition.max_tokens), max_objects=recognition.max_objects
+    )
+
+
+def _logits(
+    model: EntityRecognizer, params: Params, batch: Batch, rng: jax.Array | None
+) -> tuple[Float[Array, "b c"], Float[Array, "b o"]]:
+    """Run the model with dropout drawn from `rng`, without dropout if there is none."""
+    logits: Any = model.apply(
+        {"params": params},
+        batch["token_ids"],
+        batch["attention_mask"],
+        batch["mask_position"],
+        batch["object_positions"],
+        deterministic=rng is None,
+        rngs=None if rng is None else {"dropout": rng},
+    )
+    return logits
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _forward(model: EntityRecognizer, params: Params, batch: Batch) -> tuple[Float[Array, "b c"], Float[Array, "b o"]]:
+    return _logits(model, params, batch, None)

@@ -1,0 +1,72 @@
+"""Look up what is known about each candidate: caption, objects, notes and Wikipedia text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from scanner_jax.store import Store
+from scanner_jax.types import Example, Knowledge, Span
+from scanner_jax.wikipedia import Hit, WikipediaIndex
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KnowledgeSources:
+    """The opened sources of those kinds of knowledge that are switched on."""
+
+    store: Store | None = None
+    index: WikipediaIndex | None = None
+    use_captions: bool = False
+    use_objects: bool = False
+    use_notes: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that are read from the store."""
+        switches = {"captions": self.use_captions, "objects": self.use_objects, "notes": self.use_notes}
+        return tuple(kind for kind, used in switches.items() if used)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """All kinds that prompts may hold."""
+        return self.kinds if self.index is None else (*self.kinds, "wikipedia")
+
+    def fingerprints(self) -> dict[str, str]:
+        """What decides a prompt's knowledge: the content of the sources, as far as they are read."""
+        found = {}
+        if self.store is not None and self.kinds:
+            found["store"] = self.store.fingerprint(self.kinds)
+        if self.index is not None:
+            found["wikipedia_index"] = self.index.fingerprint
+        return found
+
+
+def retrieve(sources: KnowledgeSources, candidates: Sequence[tuple[Example, Span]]) -> list[Knowledge]:
+    """Look up the knowledge of every candidate; what is not found, or switched off, is empty.
+
+    Captions and objects go by the example's image, notes by its id, Wikipedia by the span's surface.
+    Objects come in the store's order, that of the detector's score.
+    """
+    hits: list[Hit | None] = [None] * len(candidates)
+    if sources.index is not None:
+        hits = sources.index.lookup([example.surface(span) for example, span in candidates])
+    return [_known(sources, example, hit) for (example, _), hit in zip(candidates, hits, strict=True)]
+
+
+def coverage(knowledge: Sequence[Knowledge]) -> dict[str, float]:
+    """For each kind the share of candidates, in percent, for which something was found."""
+    count = max(1, len(knowledge))
+    return {
+        field.name: round(100 * sum(bool(getattr(known, field.name)) for known in knowledge) / count, 2)
+        for field in dataclasses.fields(Knowledge)
+    }
+
+
+def _known(sources: KnowledgeSources, example: Example, hit: Hit | None) -> Knowledge:
+    store, image = sources.store, example.image_id
+    return Knowledge(
+        wikipedia=hit.text if hit else "",
+        notes=(store.notes(example.id) or "") if store and sources.use_notes else "",
+        caption=(store.caption(image) or "") if store and image and sources.use_captions else "",
+        objects=store.objects(image) if store and image and sources.use_objects else (),
+    )

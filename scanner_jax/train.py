@@ -1,0 +1,86 @@
+"""Train and score the paper's recipe.
+
+    python -m scanner_jax.train --config=configs/mner15.py
+
+Any setting can be changed on the command line: --config.seed=2, --config.encoder=models/my-encoder,
+--config.corpus=FOLDER. What is finished is never run again; an interrupted run goes on when the same command
+is given again.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from scanner_jax import __version__
+from scanner_jax.evaluate import write_report
+from scanner_jax.files import read_json_lines, write_json
+from scanner_jax.inputs import InputError, open_inputs
+from scanner_jax.loop import DivergedError
+from scanner_jax.prompts import PromptError
+from scanner_jax.recipe import recipe_phases, run_recipe
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: a file of configs/, as configs/mner15.py:small.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Receives report/ and run.json; by default runs/<config>.")
+_PHASES = flags.DEFINE_string("phases", None, "Folder of phases, to share between runs; by default WORKDIR/phases.")
+_PREPARED = flags.DEFINE_string("prepared", "prepared", "Folder for data derived from corpora.")
+_UNTIL = flags.DEFINE_string("until", None, "Stop after this phase (detector-teacher, candidates, ...).")
+
+
+def main(arguments: Sequence[str]) -> None:
+    if len(arguments) > 1:
+        raise app.UsageError(
+            f"unexpected arguments {' '.join(arguments[1:])}; settings are given as --config.NAME=VALUE"
+        )
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax writes ten lines for every checkpoint
+    logging.getLogger("scanner_jax").setLevel(logging.INFO)
+    config, prepared = _CONFIG.value, Path(_PREPARED.value)
+    workdir = Path(_WORKDIR.value or Path("runs") / _config_name())
+    root = Path(_PHASES.value) if _PHASES.value else workdir / "phases"
+    # Twelve trainings share their compiled steps, also across processes.
+    jax.config.update("jax_compilation_cache_dir", str((prepared / "xla").absolute()))
+    started = time.time()
+    try:
+        inputs = open_inputs(config, prepared=prepared)
+        metrics = run_recipe(config, inputs, root=root, until=_UNTIL.value)
+    except InputError as error:
+        sys.exit(f"The recipe cannot start; this is missing or does not fit:\n{error}")
+    except (DivergedError, PromptError, ValueError) as error:
+        sys.exit(f"The recipe stopped: {error}")
+    phases = recipe_phases(config, inputs)
+    last = phases["recognizer-student"].folder(root) / "test-predictions.jsonl"
+    print(write_report(workdir / "report", metrics, read_json_lines(last) if metrics["recognizer"] else []))
+    write_json(
+        workdir / "run.json",
+        {
+            "command": sys.argv,
+            "config": config.to_dict(),
+            "corpus": {"folder": config.corpus, "variant": inputs.corpus.variant, "sha256": inputs.corpus.fingerprint},
+            "phases": {name: str(phase.folder(root)) for name, phase in phases.items()},
+            "versions": {"scanner_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
+            "devices": [device.device_kind for device in jax.devices()],
+            "host": platform.node(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
+            "seconds": round(time.time() - started, 1),
+        },
+    )
+    print(f"report: {workdir / 'report'}")
+
+
+def _config_name() -> str:
+    """`configs/mner15.py:small` -> `mner15-small`."""
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return "-".join(filter(None, [Path(path).stem, variant]))
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

@@ -1,4 +1,4 @@
-"""Multimodal NER on Twitter-2015 (the paper's Table 1): text, captions, Wikipedia.
+"""Multimodal NER on Twitter-2015: text, captions, Wikipedia.
 
     python -m scanner_jax.train --config=configs/mner15.py
 

@@ -59,7 +59,7 @@ def open_inputs(config: ConfigDict, *, prepared: Path) -> Inputs:
     corpus = _attempt(problems, "corpus", lambda: _corpus(config, prepared))
     encoder = _attempt(problems, "encoder", lambda: _encoder(config.encoder))
     sources = _attempt(problems, "knowledge", lambda: _sources(config.knowledge))
-    problems += _config_problems(config)
+    problems += _config_problems(config, corpus)
     if problems or corpus is None or encoder is None or sources is None:
         raise InputError("\n".join(f"- {problem}" for problem in problems))
     folder, encoder_config, tokenizer = encoder
@@ -122,8 +122,13 @@ def _store(folder: str | None, kinds: tuple[str, ...]) -> Store:
     return store
 
 
-def _config_problems(config: ConfigDict) -> list[str]:
+def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     problems = []
+    if corpus is not None and config.recognizer.grounding_weight and not _has_boxes(corpus):
+        problems.append(
+            f"recognizer.grounding_weight={config.recognizer.grounding_weight}: no gold entity of {config.corpus} has "
+            "a box to learn from; set it to 0"
+        )
     if not config.train_on or not set(config.train_on) <= {"train", "dev"}:
         problems.append(f'train_on={config.train_on}: expected ("train",) or ("train", "dev")')
     if config.folds < 2:
@@ -133,3 +138,9 @@ def _config_problems(config: ConfigDict) -> list[str]:
             "knowledge.use_clip_order=True: no importer writes CLIP vectors yet; objects stand in the detector's order"
         )
     return problems
+
+
+def _has_boxes(corpus: Corpus) -> bool:
+    return any(
+        entity.boxes for examples in corpus.splits.values() for example in examples for entity in example.entities
+    )

@@ -130,15 +130,7 @@ def train_recognizer(
         teacher_logits: the teacher's over `training`, for Trust Your Teacher. **Assumption:** TYT covers the
             mined non-entities too. None trains with plain cross entropy.
         alpha: a fixed trust in the gold label, None for the teacher's own.
-
-    Raises:
-        ValueError: boxes are to be learned, but no gold entity has one.
     """
-    if grounding_weight and not any(entity.boxes for example, _ in training.candidates for entity in example.entities):
-        raise ValueError(
-            f"grounding_weight={grounding_weight}, but no gold entity of the training set has a box: "
-            "use a corpus with boxes or set recognizer.grounding_weight=0"
-        )
     return train(
         name=name,
         params=init_recognizer(
@@ -155,7 +147,7 @@ def train_recognizer(
 
 
 def recognizer_loss(model: EntityRecognizer, *, alpha: float | None, grounding_weight: float) -> LossFn:
-    """The type's loss at `<mask>` plus lambda times the objects' grounding loss (Equation 3).
+    """The type's loss at `<mask>` plus lambda times the objects' grounding loss.
 
     The type's is cross entropy, or TYT where the batch carries the teacher's logits; TYT leaves boxes alone.
     """

@@ -30,7 +30,7 @@ def paper_settings() -> ConfigDict:
             | {
                 "max_tokens": 512,  # Assumption: the encoder's limit
                 "max_objects": 15,  # Table 15
-                "grounding_weight": 0.0,  # lambda in Equation 3; 0 for NER and MNER
+                "grounding_weight": 0.0,  # the paper's lambda; 0 for NER and MNER
             },
             "tyt": {
                 "detector": True,  # both False: Table 3's "- TYT"

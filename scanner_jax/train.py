@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> None:
             f"unexpected arguments {' '.join(arguments[1:])}; settings are given as --config.NAME=VALUE"
         )
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax writes ten lines for every checkpoint
+    logging.getLogger("jax").setLevel(logging.WARNING)
     logging.getLogger("scanner_jax").setLevel(logging.INFO)
     config, prepared = _CONFIG.value, Path(_PREPARED.value)
     workdir = Path(_WORKDIR.value or Path("runs") / _config_name())

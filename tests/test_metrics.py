@@ -143,14 +143,15 @@ def test_table():
     metrics = {
         "detector": {"dev": None, "test": Counts(4, 5, 5207).prf()},
         "recognizer": {"test": {"micro": Counts(1, 1, 1).prf(), "candidates": {"gold": 12, "share": 0.5}}},
+        "sentences": 3,
     }
     assert metrics_table(metrics).splitlines() == [
-        "                                  precision     recall         f1    support",
-        "detector dev                              -          -          -          -",
-        "detector test                         80.00       0.08       0.15       5207",
-        "recognizer test micro                100.00     100.00     100.00          1",
+        "                            precision     recall         f1    support",
+        "detector dev                        -          -          -          -",
+        "detector test                   80.00       0.08       0.15       5207",
+        "recognizer test micro          100.00     100.00     100.00          1",
         "",
-        "recognizer test candidates gold          12",
-        "recognizer test candidates share       0.50",
+        "recognizer test candidates   gold 12, share 0.50",
+        "sentences                    3",
     ]
     assert metrics_table({"detector": {"dev": Counts(1, 1, 1).prf()}}).count("\n") == 2

@@ -152,6 +152,7 @@ def _open_files(path: Path, provenance: Mapping[str, Any]) -> _Kind:
     positions = {str(key): position for position, key in enumerate(_unpack(data))}
     reader = ArrayRecordReader(str(records), "readahead_buffer_size:0,max_parallelism:0")  # random access
     if not reader.ok() or not len(positions) == reader.num_records() == provenance["count"]:
+        records.stat()  # a file that a writer has just replaced reads as empty: then look again
         raise ValueError(f"{records.name} is damaged: {reader.num_records()} records of {provenance['count']}")
     return _Kind(provenance, positions, reader)
 

@@ -26,14 +26,21 @@ class InputError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainedEncoder:
+    """An encoder's folder; the weights are read by each phase that trains."""
+
+    folder: Path
+    fingerprint: str
+    config: EncoderConfig
+    tokenizer: Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What a recipe reads, opened and fingerprinted."""
 
     corpus: Corpus
-    encoder_folder: Path
-    encoder_fingerprint: str
-    encoder: EncoderConfig
-    tokenizer: Tokenizer
+    encoder: PretrainedEncoder
     sources: KnowledgeSources
     training: tuple[Example, ...]
     dev: tuple[Example, ...] | None
@@ -62,14 +69,10 @@ def open_inputs(config: ConfigDict, *, prepared: Path) -> Inputs:
     problems += _config_problems(config, corpus)
     if problems or corpus is None or encoder is None or sources is None:
         raise InputError("\n".join(f"- {problem}" for problem in problems))
-    folder, encoder_config, tokenizer = encoder
     dev = None if "dev" in config.train_on else tuple(corpus.splits["dev"])
     return Inputs(
         corpus=corpus,
-        encoder_folder=folder,
-        encoder_fingerprint=fingerprint_encoder(folder),
-        encoder=encoder_config,
-        tokenizer=tokenizer,
+        encoder=encoder,
         sources=sources,
         training=tuple(example for split in config.train_on for example in corpus.splits[split]),
         dev=dev,
@@ -91,10 +94,14 @@ def _corpus(config: ConfigDict, prepared: Path) -> Corpus:
     return load_corpus(config.corpus, prepared_dir=prepared / "corpora")
 
 
-def _encoder(name: str) -> tuple[Path, EncoderConfig, Tokenizer]:
+def _encoder(name: str) -> PretrainedEncoder:
     folder = resolve_encoder(name)
-    fingerprint_encoder(folder)  # also finds out that the weights are missing, before anything is trained
-    return folder, load_config(folder), load_tokenizer(folder)
+    return PretrainedEncoder(
+        folder=folder,
+        fingerprint=fingerprint_encoder(folder),
+        config=load_config(folder),
+        tokenizer=load_tokenizer(folder),
+    )
 
 
 def _sources(knowledge: ConfigDict) -> KnowledgeSources:

@@ -45,7 +45,7 @@ def recipe_phases(config: ConfigDict, inputs: Inputs) -> dict[str, Phase]:
             parents=tuple(listed[parent] for parent in parents),
         )
 
-    encoder = {"encoder": inputs.encoder_fingerprint}
+    encoder = {"encoder": inputs.encoder.fingerprint}
     detector = {"detector": _decisive(config.detector)}
     if config.tyt.detector:
         settings = detector | {"epochs": config.epochs.detector_teacher}

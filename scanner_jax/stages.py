@@ -46,7 +46,7 @@ def run_detector(
 ) -> dict[str, Any]:
     """Train the teacher, or the student of a teacher's folder; tag training, dev and test with it."""
     detection = _detection(config, inputs)
-    _, encoder_params = convert.load_encoder(inputs.encoder_folder)
+    _, encoder_params = convert.load_encoder(inputs.encoder.folder)
     params = train_detector(
         detection,
         name=name,
@@ -74,7 +74,7 @@ def run_fold(
 ) -> dict[str, Any]:
     """Train a detector on all folds but one and tag that one with it (paper, section 3.1)."""
     detection = _detection(config, inputs)
-    _, encoder_params = convert.load_encoder(inputs.encoder_folder)
+    _, encoder_params = convert.load_encoder(inputs.encoder.folder)
     unseen = [example for example, out in zip(inputs.training, held_out, strict=True) if out]
     params = train_detector(
         detection,
@@ -133,7 +133,7 @@ def run_recognizer(
         )
         for split, of_split in examples.items()
     }
-    _, encoder_params = convert.load_encoder(inputs.encoder_folder)
+    _, encoder_params = convert.load_encoder(inputs.encoder.folder)
     params = train_recognizer(
         recognition,
         name=name,
@@ -172,19 +172,20 @@ def _candidates_report(prompted: Prompted) -> dict[str, Any]:
 
 def _detection(config: ConfigDict, inputs: Inputs) -> Detection:
     return Detection(
-        encoder=inputs.encoder,
-        tokenizer=inputs.tokenizer,
-        max_tokens=inputs.encoder.max_tokens,
+        encoder=inputs.encoder.config,
+        tokenizer=inputs.encoder.tokenizer,
+        max_tokens=inputs.encoder.config.max_tokens,
         eval_batch_size=config.detector.eval_batch_size,
     )
 
 
 def _recognition(config: ConfigDict, inputs: Inputs) -> Recognition:
+    encoder = inputs.encoder.config
     return Recognition(
-        encoder=dataclasses.replace(inputs.encoder, vocab_size=inputs.encoder.vocab_size + 1),
-        tokenizer=inputs.tokenizer,
+        encoder=dataclasses.replace(encoder, vocab_size=encoder.vocab_size + 1),  # the row of <obj>
+        tokenizer=inputs.encoder.tokenizer,
         types=inputs.corpus.types,
-        max_tokens=min(config.recognizer.max_tokens, inputs.encoder.max_tokens),
+        max_tokens=min(config.recognizer.max_tokens, encoder.max_tokens),
         max_objects=config.recognizer.max_objects,
         eval_batch_size=config.recognizer.eval_batch_size,
     )

@@ -1,0 +1,243 @@
+"""The whole recipe on a tiny corpus and a tiny encoder, and what makes a phase run again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from scanner_jax import phases
+from scanner_jax.checkpoint import restore_params
+from scanner_jax.evaluate import write_report
+from scanner_jax.files import read_json_lines
+from scanner_jax.inputs import InputError, open_inputs
+from scanner_jax.recipe import fold_of, recipe_phases, run_recipe
+from scanner_jax.settings import paper_settings
+from scanner_jax.store import write_kind
+from scanner_jax.types import Example
+from scanner_jax.wikipedia import build
+
+NAMES = {
+    "PER": ["Ada", "Bo Lind", "Cleo", "Dmitri Orlo", "Eve Park"],
+    "LOC": ["Oslo", "Lake Mira", "Quito", "Port Vale"],
+    "ORG": ["Acme", "Nova Labs", "Zen Bank", "Ulm FC"],
+}
+SENTENCES = [
+    ["saw", "*", "again", "today"],
+    ["nothing", "here"],
+    ["*", "and", "*", "are", "great"],
+    ["why", "is", "*", "so", "cold", "?"],
+]
+WORDS = [
+    *sorted({word for sentence in SENTENCES for word in sentence if word != "*"}),
+    *(part for names in NAMES.values() for name in names for part in name.split()),
+    *"The entity is for in this sentence . a person place company photo of".split(),
+]
+
+
+def write_corpus(folder: Path) -> Path:
+    folder.mkdir()
+    drawn = [(kind, name) for kind, names in NAMES.items() for name in names]
+    number = 0
+    for split, count in (("train", 24), ("valid", 8), ("test", 8)):
+        lines = []
+        for _ in range(count):
+            lines.append(f"IMGID:{number}")
+            for place, word in enumerate(SENTENCES[number % len(SENTENCES)]):
+                if word == "*":
+                    kind, name = drawn[(7 * number + 3 * place) % len(drawn)]
+                    prefixes = ["B", *("I" for _ in name.split()[1:])]
+                    lines += [f"{part}\t{prefix}-{kind}" for part, prefix in zip(name.split(), prefixes, strict=True)]
+                else:
+                    lines.append(f"{word}\tO")
+            lines.append("")
+            number += 1
+        (folder / f"{split}.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_encoder) -> ConfigDict:
+    """A config whose inputs are all there."""
+    folder = tmp_path_factory.mktemp("world")
+    config = paper_settings()
+    config.corpus = str(write_corpus(folder / "tweets"))
+    config.encoder = str(tiny_encoder(WORDS))
+    config.knowledge.store = str(folder / "store")
+    captions = [(str(number), {"text": "a photo of a place"}) for number in range(0, 40, 2)]
+    write_kind(config.knowledge.store, "captions", captions, {"importer": "test"})
+    config.knowledge.wikipedia_index = str(folder / "index.sqlite")
+    build([("Ada", "a person"), ("Oslo", "a place"), ("Acme", "a company")], config.knowledge.wikipedia_index)
+    config.epochs.update(dict.fromkeys(config.epochs, 2))
+    for stage in (config.detector, config.recognizer):
+        stage.learning_rate = 1e-2
+        stage.eval_batch_size = 8
+    config.recognizer.max_tokens = 48
+    config.folds = 2
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def finished(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    inputs = open_inputs(world, prepared=folder / "prepared")
+    return folder, inputs, run_recipe(world, inputs, root=folder / "phases")
+
+
+def changed(world: ConfigDict, **values) -> ConfigDict:
+    copy = world.copy_and_resolve_references()
+    copy.unlock()
+    for name, value in values.items():
+        copy.update_from_flattened_dict({name.replace("__", "."): value})
+    return copy
+
+
+def hashes(config, inputs):
+    return {name: phase.hash for name, phase in recipe_phases(config, inputs).items()}
+
+
+def test_metrics_have_the_documented_form(finished):
+    _, inputs, metrics = finished
+    assert set(metrics) == {"detector", "recognizer", "detector_teacher", "recognizer_teacher"}
+    prf = {"precision", "recall", "f1", "support"}
+    assert set(metrics["detector"]["test"]) == set(metrics["detector"]["dev"]) == prf
+    test = metrics["recognizer"]["test"]
+    assert set(test) == {"micro", "per_type", "seen", "unseen", "candidates"}
+    gold = sum(len(example.entities) for example in inputs.test)
+    assert test["micro"]["support"] == gold == test["seen"]["support"] + test["unseen"]["support"]
+    assert sum(scores["support"] for scores in test["per_type"].values()) == gold
+    assert str(inputs.encoder.folder) not in json.dumps(metrics)
+
+
+def test_candidates_are_gold_and_mistakes_in_training_and_predictions_elsewhere(finished, world):
+    folder, inputs, _ = finished
+    listed = recipe_phases(world, inputs)
+    candidates = listed["candidates"].folder(folder / "phases")
+    gold = {(example.id, entity.start, entity.end) for example in inputs.training for entity in example.entities}
+    out_of_fold = {
+        (record["id"], *span)
+        for name in ("detector-fold-0", "detector-fold-1")
+        for record in read_json_lines(listed[name].folder(folder / "phases") / "held-out-spans.jsonl")
+        for span in record["spans"]
+    }
+    found = {(line["id"], *span) for line in read_json_lines(candidates / "train.jsonl") for span in line["spans"]}
+    assert found == gold | out_of_fold
+    student = listed["detector-student"].folder(folder / "phases")
+    assert read_json_lines(candidates / "test.jsonl") == read_json_lines(student / "test-spans.jsonl")
+    held_out = [
+        {record["id"] for record in read_json_lines(listed[name].folder(folder / "phases") / "held-out-spans.jsonl")}
+        for name in ("detector-fold-0", "detector-fold-1")
+    ]
+    assert not held_out[0] & held_out[1]
+    assert held_out[0] | held_out[1] == {example.id for example in inputs.training}
+
+
+def test_nothing_runs_twice_and_the_report_is_equal(finished, world, tmp_path, monkeypatch):
+    folder, inputs, metrics = finished
+    monkeypatch.setattr(phases, "write_json", lambda *_: pytest.fail("a finished phase was run again"))
+    again = run_recipe(world, inputs, root=folder / "phases")
+    assert again == metrics
+    table = write_report(tmp_path / "report", again, [])
+    assert (tmp_path / "report" / "metrics.txt").read_text() == table
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == metrics
+    assert "recognizer test micro" in table
+
+
+def test_trained_parameters_are_kept_without_checkpoints(finished, world):
+    folder, inputs, _ = finished
+    student = recipe_phases(world, inputs)["recognizer-student"].folder(folder / "phases")
+    params = restore_params(student / "params")
+    vocabulary = params["encoder"]["embeddings"]["word"]["embedding"].shape[0]
+    assert vocabulary == inputs.encoder.config.vocab_size + 1  # the row of <obj>
+    assert params["types"]["kernel"].shape == (16, len(inputs.corpus.types) + 1)
+    assert not (student / "checkpoints").exists()
+
+
+def test_a_change_reruns_what_depends_on_it_and_nothing_else(finished, world):
+    _, inputs, _ = finished
+    before = hashes(world, inputs)
+
+    def rerun(**values):
+        after = hashes(changed(world, **values), inputs)
+        return {name for name in after if after[name] != before.get(name)}
+
+    recognizers = {"recognizer-teacher", "recognizer-student"}
+    assert rerun(seed=2) == set(before)
+    assert rerun(detector__learning_rate=0.5) == set(before)
+    assert rerun(detector__eval_batch_size=5, recognizer__log_every=1) == set()
+    assert rerun(recognizer__max_tokens=40) == recognizers
+    assert rerun(epochs__detector_student=3) == {"detector-student", "candidates"} | recognizers
+    assert rerun(epochs__recognizer_student=3) == {"recognizer-student"}
+    assert rerun(tyt__alpha=0.5) == {"detector-student", "candidates"} | recognizers
+    assert rerun(tyt__recognizer=False) == {"recognizer-student"}
+    assert "recognizer-teacher" not in hashes(changed(world, tyt__recognizer=False), inputs)
+    assert "detector-teacher" not in hashes(changed(world, tyt__detector=False), inputs)
+
+
+def test_other_knowledge_reruns_the_recognizers_only(finished, world, tmp_path):
+    _, inputs, _ = finished
+    without = changed(world, knowledge__use_wikipedia=False)
+    other = hashes(without, open_inputs(without, prepared=tmp_path))
+    before = hashes(world, inputs)
+    assert {name for name in before if before[name] != other[name]} == {"recognizer-teacher", "recognizer-student"}
+
+
+def test_train_and_dev_together_leave_dev_null(world, tmp_path):
+    config = changed(world, train_on=("train", "dev"), tyt__recognizer=False, tyt__detector=False)
+    config.epochs.update(dict.fromkeys(config.epochs, 1))
+    inputs = open_inputs(config, prepared=tmp_path / "prepared")
+    assert len(inputs.training) == 32
+    metrics = run_recipe(config, inputs, root=tmp_path / "phases")
+    assert metrics["detector"]["dev"] is None and metrics["recognizer"]["dev"] is None
+    assert metrics["detector_teacher"] is None
+    assert metrics["recognizer"]["test"]["micro"]["support"] > 0
+
+
+def test_folds_are_seeded_by_id():
+    examples = [Example(f"id{number}", ("word",)) for number in range(400)]
+    folds = [fold_of(example, folds=4, seed=1) for example in examples]
+    assert folds == [fold_of(example, folds=4, seed=1) for example in examples]
+    assert folds != [fold_of(example, folds=4, seed=2) for example in examples]
+    assert all(70 < folds.count(fold) < 130 for fold in range(4))
+
+
+def test_all_missing_inputs_are_listed_at_once(tmp_path):
+    config = paper_settings()
+    config.update(corpus=str(tmp_path / "nowhere"), encoder=str(tmp_path / "no-encoder"), folds=1)
+    config.knowledge.update(store=str(tmp_path / "no-store"), wikipedia_index=str(tmp_path / "no-index"))
+    config.knowledge.use_clip_order = True
+    with pytest.raises(InputError) as caught:
+        open_inputs(config, prepared=tmp_path)
+    message = str(caught.value)
+    for word in ("nowhere", "no-encoder", "no-store", "no-index", "folds=1", "use_clip_order", "store import"):
+        assert word in message
+
+
+def test_boxes_cannot_be_learned_from_a_corpus_without_boxes(world, tmp_path):
+    with pytest.raises(InputError, match="grounding_weight=1"):
+        open_inputs(changed(world, recognizer__grounding_weight=1.0), prepared=tmp_path)
+
+
+def test_command_stops_after_a_phase_and_refuses_unknown_ones(world, tmp_path):
+    config = tmp_path / "own.py"
+    config.write_text(
+        "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
+        f"    return ConfigDict({json.loads(json.dumps(world.to_dict()))!r}).lock()\n"
+    )
+    command = [sys.executable, "-m", "scanner_jax.train", f"--config={config}", f"--workdir={tmp_path / 'run'}"]
+    command += [f"--prepared={tmp_path / 'prepared'}", "--config.epochs.detector_teacher=1"]
+    run = subprocess.run([*command, "--until=detector-teacher"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "detector_teacher test" in run.stdout
+    metrics = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    assert metrics["detector"] is None and metrics["detector_teacher"]["test"]["support"] > 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["epochs"]["detector_teacher"] == 1 and record["corpus"]["variant"]
+    wrong = subprocess.run([*command, "--until=nonsense"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1 and "detector-fold-0" in wrong.stderr and "Traceback" not in wrong.stderr
+    unknown = subprocess.run([*command, "--config.detector.lr=1"], capture_output=True, text=True, check=False)
+    assert unknown.returncode != 0 and "lr" in unknown.stderr

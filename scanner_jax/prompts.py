@@ -155,8 +155,7 @@ def _window(tokenizer: Tokenizer, example: Example, span: Span, sentence: list[i
     """The sentence, or `room` of its tokens with the entity as near to the middle as the ends allow."""
     if len(sentence) <= room:
         return sentence
-    before, _ = example.characters(span)
-    first = len(tokenizer.text(example.text[:before]))
+    first = len(tokenizer.text(" ".join(example.words[: span.start])))
     length = len(tokenizer.text(example.surface(span)))
     start = first + length // 2 - room // 2
     start = max(0, min(start, len(sentence) - room))

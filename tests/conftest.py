@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 
 # Before anything imports jax or huggingface_hub.
@@ -11,6 +14,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
+
+from scanner_jax.tokens import Tokenizer, load_tokenizer
+
+TINY_WORDS = (
+    "The entity is for in this sentence . , ' - : # @ < > ( ) "
+    "Mira Okafor visits Lake Tamsin with the Reds band today and we love it so much "
+    "a an of on at player city club person lake dog red car man woman photo mask obj s pad"
+).split()
+"""The prompt's own words and some for invented tweets; each piece between blanks and punctuation is one token."""
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +46,70 @@ def transformers() -> ModuleType:
     import transformers
 
     return transformers
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A tokenizer that splits at blanks and punctuation; it knows `TINY_WORDS`, the rest is unknown."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    _write_tokenizer(folder, TINY_WORDS)
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str]], Path]:
+    """Make an encoder's folder over given words: RoBERTa, 2 layers, 16 wide, at most 128 tokens, random weights."""
+
+    def make(words: Sequence[str]) -> Path:
+        folder = tmp_path_factory.mktemp("encoder")
+        vocab_size = _write_tokenizer(folder, words)
+        config = {
+            "model_type": "roberta",
+            "vocab_size": vocab_size,
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 130,
+            "type_vocab_size": 1,
+            "layer_norm_eps": 1e-5,
+            "pad_token_id": 1,
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+        _write_weights(folder)
+        return folder
+
+    return make
+
+
+def _write_tokenizer(folder: Path, words: Sequence[str]) -> int:
+    """Write tokenizer.json with RoBERTa's special tokens, at its ids; return the size of the vocabulary."""
+    import tokenizers
+
+    tokens = list(dict.fromkeys(["<s>", "<pad>", "</s>", "<unk>", *words, "<mask>"]))
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    backend.save(str(folder / "tokenizer.json"))
+    return len(tokens)
+
+
+def _write_weights(folder: Path) -> None:
+    """Fill model.safetensors with seeded noise, wide enough that every token and position matters."""
+    import jax
+    import numpy as np
+    from flax import traverse_util
+    from safetensors.numpy import save_file
+
+    from scanner_jax.convert import load_config, tensor_names
+    from scanner_jax.encoder import init_encoder
+
+    config = load_config(folder)
+    shapes = traverse_util.flatten_dict(jax.eval_shape(lambda: init_encoder(config, jax.random.key(0))), sep="/")
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for name, (path, transposed) in tensor_names(config).items():
+        value = rng.normal(float(path.endswith("scale")), 0.2, shapes[path].shape).astype(np.float32)
+        tensors[f"roberta.{name}"] = np.ascontiguousarray(value.T if transposed else value)
+    save_file(tensors, str(folder / "model.safetensors"))

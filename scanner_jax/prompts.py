@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import Example, Knowledge, Span
 
-_SMALLEST_WINDOW = 16  # tokens of the sentence that no knowledge may push out
+_SMALLEST_WINDOW = 16  # tokens of the sentence that nothing may push out
+_SMALLEST_ENTITY = 8  # and of the entity, "for" included
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cut:
     """Tokens of each part that did not fit into one prompt."""
 
+    entity: int = 0
     sentence: int = 0
     wikipedia: int = 0
     notes: int = 0
@@ -70,7 +72,8 @@ def build_prompt(
     `<obj>` never becomes one, and positions are known from construction. Entity, mask, sentence and every
     `<obj>` with its label stay. What exceeds the budget is cut in this order: region captions (the last
     objects' first), then Wikipedia and the notes (whichever is longer, from its end), then the caption, and
-    last the sentence, to a window around the entity.
+    last the sentence, to a window around the entity. Of a candidate that is too long even so, which only a bad
+    detector proposes, the first tokens stand.
 
     **Assumption:** the paper gives no budget and no order of cutting.
 
@@ -87,18 +90,21 @@ def build_prompt(
         The prompt.
 
     Raises:
-        PromptError: the budget is too small for the template, the entity and the objects' labels.
+        PromptError: the budget is too small for the template and the objects' labels.
     """
     parts = _tokenize(tokenizer, example, span, knowledge, max_objects=max_objects)
-    frame = 3 + len(parts.before) + len(parts.entity) + len(parts.after)  # start, mask and end are three
+    frame = 3 + len(parts.before) + len(parts.after)  # start, mask and end are three
     frame += sum(1 + len(label) for label in parts.labels)
     room = max_tokens - frame
-    if room < min(len(parts.sentence), _SMALLEST_WINDOW):
+    least = min(len(parts.sentence), _SMALLEST_WINDOW)
+    if room < least + min(len(parts.entity), _SMALLEST_ENTITY):
         raise PromptError(
             f"example {example.id}, candidate {example.surface(span)!r}: {max_tokens} tokens cannot hold the prompt's "
-            f"frame of {frame} and a piece of the sentence; raise recognizer.max_tokens or lower "
-            f"knowledge.max_objects ({max_objects})"
+            f"frame of {frame} with a piece of entity and sentence; raise recognizer.max_tokens or lower "
+            f"recognizer.max_objects ({max_objects})"
         )
+    entity = parts.entity[: room - least]
+    room -= len(entity)
     sentence = _window(tokenizer, example, span, parts.sentence, room)
     room -= len(sentence)
     caption = parts.caption[:room]
@@ -109,13 +115,14 @@ def build_prompt(
 
     ids = [tokenizer.start, *parts.before, tokenizer.mask]
     mask_position = len(ids) - 1
-    ids += [*parts.entity, *parts.after, *sentence, *wikipedia, *notes, *caption]
+    ids += [*entity, *parts.after, *sentence, *wikipedia, *notes, *caption]
     object_positions = []
     for label, region in zip(parts.labels, regions, strict=True):
         object_positions.append(len(ids))
         ids += [object_token, *label, *region]
     ids.append(tokenizer.end)
     cut = Cut(
+        entity=len(parts.entity) - len(entity),
         sentence=len(parts.sentence) - len(sentence),
         wikipedia=len(parts.wikipedia) - len(wikipedia),
         notes=len(parts.notes) - len(notes),

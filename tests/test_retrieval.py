@@ -1,0 +1,96 @@
+"""Retrieval: each candidate gets what the switched-on sources know about it, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from scanner_jax.retrieval import KnowledgeSources, coverage, retrieve
+from scanner_jax.store import Store, objects_value, write_kind
+from scanner_jax.types import Example, ImageObject, Knowledge, Span
+from scanner_jax.wikipedia import WikipediaIndex, build
+
+OBJECTS = (ImageObject((0.0, 0.0, 4.0, 4.0), "red car", 0.9, "a car"), ImageObject((1.0, 1.0, 2.0, 2.0), "dog", 0.5))
+PAGES = [("Lake Tamsin", "A lake."), ("Mira Okafor", "A player.")]
+TWEETS = [
+    Example("test-0", ("Mira", "Okafor", "at", "#LakeTamsin"), image_id="17"),
+    Example("test-1", ("Lake", "Tamsin", "!"), image_id="18"),
+    Example("test-2", ("Mira", "Okafor")),
+]
+CANDIDATES = [
+    (TWEETS[0], Span(3, 4)),
+    (TWEETS[0], Span(0, 2)),
+    (TWEETS[1], Span(0, 2)),
+    (TWEETS[1], Span(2, 3)),
+    (TWEETS[2], Span(0, 2)),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    folder = tmp_path / "store"
+    write_kind(folder, "captions", [("17", {"text": "a lake"}), ("test-1", {"text": "not an image's"})], {})
+    write_kind(folder, "notes", [("test-0", {"text": "So they say."}), ("18", {"text": "not an example's"})], {})
+    write_kind(folder, "objects", [("17", objects_value(OBJECTS))], {})
+    return Store.open(folder)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> WikipediaIndex:
+    build(PAGES, tmp_path / "wikipedia.sqlite")
+    return WikipediaIndex.open(tmp_path / "wikipedia.sqlite")
+
+
+def test_everything_on(store: Store, index: WikipediaIndex) -> None:
+    sources = KnowledgeSources(store=store, index=index, use_captions=True, use_objects=True, use_notes=True)
+    of_first = Knowledge(caption="a lake", notes="So they say.", objects=OBJECTS)
+    known = retrieve(sources, CANDIDATES)
+    assert known == [
+        dataclasses.replace(of_first, wikipedia="A lake."),
+        dataclasses.replace(of_first, wikipedia="A player."),
+        Knowledge(wikipedia="A lake."),
+        Knowledge(),
+        Knowledge(wikipedia="A player."),
+    ]
+    assert coverage(known) == {"wikipedia": 80.0, "notes": 40.0, "caption": 40.0, "objects": 40.0}
+    assert sources.kinds == ("captions", "objects", "notes")
+    assert sources.used == ("captions", "objects", "notes", "wikipedia")
+
+
+@pytest.mark.parametrize(
+    ("sources", "kind", "expected"),
+    [
+        (KnowledgeSources(use_captions=True), "captions", Knowledge(caption="a lake")),
+        (KnowledgeSources(use_objects=True), "objects", Knowledge(objects=OBJECTS)),
+        (KnowledgeSources(use_notes=True), "notes", Knowledge(notes="So they say.")),
+    ],
+    ids=["captions", "objects", "notes"],
+)
+def test_only_what_is_switched_on(store: Store, sources: KnowledgeSources, kind: str, expected: Knowledge) -> None:
+    opened = dataclasses.replace(sources, store=store)
+    assert retrieve(opened, CANDIDATES[:1]) == [expected]
+    assert opened.kinds == opened.used == (kind,)
+
+
+def test_nothing_on(store: Store, index: WikipediaIndex) -> None:
+    assert retrieve(KnowledgeSources(store=store), CANDIDATES) == [Knowledge()] * 5
+    assert retrieve(KnowledgeSources(), CANDIDATES) == [Knowledge()] * 5
+    assert retrieve(KnowledgeSources(index=index), []) == []
+    assert KnowledgeSources(store=store).fingerprints() == {}
+    assert coverage([]) == {"wikipedia": 0.0, "notes": 0.0, "caption": 0.0, "objects": 0.0}
+
+
+def test_fingerprints_follow_only_what_is_read(store: Store, index: WikipediaIndex) -> None:
+    captions = KnowledgeSources(store=store, use_captions=True)
+    both = KnowledgeSources(store=store, index=index, use_captions=True)
+    assert both.fingerprints() == captions.fingerprints() | {"wikipedia_index": index.fingerprint}
+    before = captions.fingerprints()
+    with_notes = KnowledgeSources(store=store, use_captions=True, use_notes=True).fingerprints()
+    assert with_notes != before
+
+    write_kind(store.folder, "notes", [("test-0", {"text": "Others say."})], {})
+    changed = Store.open(store.folder)
+    assert KnowledgeSources(store=changed, use_captions=True).fingerprints() == before
+    assert KnowledgeSources(store=changed, use_captions=True, use_notes=True).fingerprints() != with_notes

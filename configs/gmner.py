@@ -20,4 +20,5 @@ def get_config() -> ConfigDict:
     config.detector.batch_size = 8
     config.recognizer.batch_size = 8
     config.recognizer.max_objects = 18  # Table 15
+    config.recognizer.weight_decay = 0.01  # Assumption: the paper's is illegible here; that of its other corpora
     return config.lock()

@@ -2,7 +2,7 @@
 # Builds .venv in the repository's root, or reuses it: what the project runs on, its tools, and the project itself.
 #
 #   bash launch/setup.sh                     JAX for CUDA where an NVIDIA GPU is present, else for the CPU
-#   PYTHON=python3.12 bash launch/setup.sh   with another Python (3.11 to 3.13)
+#   PYTHON=python3.12 bash launch/setup.sh   with another Python (3.11 or 3.12)
 #
 # Installs with uv where there is one, else with pip. PIP_FIND_LINKS (a folder of wheels) serves both.
 set -euo pipefail
@@ -19,13 +19,13 @@ else
     python=python3
 fi
 if ! version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); then
-    echo "setup: cannot run $python; install Python 3.11, 3.12 or 3.13, or name one: PYTHON=python3.12 bash launch/setup.sh" >&2
+    echo "setup: cannot run $python; install Python 3.11 or 3.12, or name one: PYTHON=python3.12 bash launch/setup.sh" >&2
     exit 1
 fi
 case $version in
-    3.11 | 3.12 | 3.13) ;;
+    3.11 | 3.12) ;;
     *)
-        echo "setup: $python is Python $version, needed is 3.11, 3.12 or 3.13; name one: PYTHON=python3.12 bash launch/setup.sh" >&2
+        echo "setup: $python is Python $version, needed is 3.11 or 3.12; name one: PYTHON=python3.12 bash launch/setup.sh" >&2
         exit 1
         ;;
 esac

@@ -116,7 +116,7 @@ def resolve_encoder(name_or_folder: str | Path) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
             f"encoder {name!r}: no such folder, and the Hugging Face hub did not give it ({reason}); "
             f"check the name and the connection, or {advice}"
@@ -178,7 +178,7 @@ def fingerprint_encoder(folder: str | Path) -> str:
     weights, problems = _weight_files(folder)
     if problems:
         raise FileNotFoundError("\n".join(problems))
-    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    tokenizer = [path for path in [folder / "tokenizer.json"] if path.is_file()]
     digest = hashlib.sha256()
     for path in sorted([folder / "config.json", *tokenizer, *weights]):
         with path.open("rb") as file:

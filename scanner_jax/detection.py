@@ -141,11 +141,6 @@ def _forward(model: SpanDetector, params: Params, batch: Batch) -> Float[Array, 
     return _logits(model, params, batch, None)
 
 
-def _dev_scores(detection: Detection, dev: Sequence[Example], params: Params) -> dict[str, float]:
+def _dev_scores(detection: Detection, dev: Sequence[Example], params: Params) -> dict[str, Any]:
     scores = span_scores(dev, spans_of(tag(detection, params, dev)))
-    return {
-        "score": scores["f1"],
-        "span_f1": scores["f1"],
-        "span_precision": scores["precision"],
-        "span_recall": scores["recall"],
-    }
+    return {"score": scores["f1"], **{f"span_{name}": value for name, value in scores.items()}}

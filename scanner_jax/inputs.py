@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from scanner_jax.convert import fingerprint_encoder, load_config, resolve_encoder
 from scanner_jax.corpora import Corpus, load_corpus
 from scanner_jax.encoder import EncoderConfig
+from scanner_jax.optim import make_optimizer
 from scanner_jax.retrieval import KnowledgeSources
-from scanner_jax.store import Store
+from scanner_jax.store import Store, import_command
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 from scanner_jax.types import Example
 from scanner_jax.wikipedia import WikipediaIndex
@@ -51,6 +52,11 @@ class Inputs:
         """The splits that are predicted and scored."""
         return {"test": self.test} if self.dev is None else {"dev": self.dev, "test": self.test}
 
+    @property
+    def by_use(self) -> dict[str, tuple[Example, ...]]:
+        """What is trained on (which may hold dev too), as `train`, and what is evaluated."""
+        return {"train": self.training, **self.evaluated}
+
 
 def open_inputs(config: ConfigDict, *, prepared: Path) -> Inputs:
     """Open corpus, encoder and knowledge.
@@ -67,6 +73,9 @@ def open_inputs(config: ConfigDict, *, prepared: Path) -> Inputs:
     encoder = _attempt(problems, "encoder", lambda: _encoder(config.encoder))
     sources = _attempt(problems, "knowledge", lambda: _sources(config.knowledge))
     problems += _config_problems(config, corpus)
+    longest = config.recognizer.max_tokens
+    if encoder is not None and longest > encoder.config.max_tokens:
+        problems.append(f"recognizer.max_tokens={longest}: the encoder takes at most {encoder.config.max_tokens}")
     if problems or corpus is None or encoder is None or sources is None:
         raise InputError("\n".join(f"- {problem}" for problem in problems))
     dev = None if "dev" in config.train_on else tuple(corpus.splits["dev"])
@@ -96,12 +105,18 @@ def _corpus(config: ConfigDict, prepared: Path) -> Corpus:
 
 def _encoder(name: str) -> PretrainedEncoder:
     folder = resolve_encoder(name)
-    return PretrainedEncoder(
-        folder=folder,
-        fingerprint=fingerprint_encoder(folder),
-        config=load_config(folder),
-        tokenizer=load_tokenizer(folder),
-    )
+    problems: list[str] = []
+    config = _attempt(problems, "config", lambda: load_config(folder))
+    tokenizer = _attempt(problems, "tokenizer", lambda: load_tokenizer(folder))
+    fingerprint = _attempt(problems, "weights", lambda: fingerprint_encoder(folder))
+    if config and tokenizer and tokenizer.largest_id >= config.vocab_size:
+        problems.append(
+            f"{folder}: tokenizer.json has ids up to {tokenizer.largest_id}, but config.json a vocab_size of "
+            f"{config.vocab_size}; take both from one checkpoint"
+        )
+    if problems or config is None or tokenizer is None or fingerprint is None:
+        raise ValueError("\n    ".join(problems))
+    return PretrainedEncoder(folder=folder, fingerprint=fingerprint, config=config, tokenizer=tokenizer)
 
 
 def _sources(knowledge: ConfigDict) -> KnowledgeSources:
@@ -124,12 +139,15 @@ def _sources(knowledge: ConfigDict) -> KnowledgeSources:
 def _store(folder: str | None, kinds: tuple[str, ...]) -> Store:
     if not folder:
         raise ValueError(f"no store for {', '.join(kinds)}; pass --config.knowledge.store=FOLDER")
-    store = Store.open(folder)
-    store.fingerprint(kinds)  # raises if the store lacks one of them
-    return store
+    absent = [kind for kind in kinds if not (Path(folder) / kind).is_dir()]
+    if absent:
+        commands = "".join(f"\n      {import_command(kind, Path(folder))}" for kind in absent)
+        raise ValueError(f"{folder} lacks {', '.join(absent)}; import them:{commands}")
+    return Store.open(folder)
 
 
 def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
+    """Settings that would otherwise only fail after hours of training."""
     problems = []
     if corpus is not None and config.recognizer.grounding_weight and not _has_boxes(corpus):
         problems.append(
@@ -138,13 +156,38 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
         )
     if not config.train_on or not set(config.train_on) <= {"train", "dev"}:
         problems.append(f'train_on={config.train_on}: expected ("train",) or ("train", "dev")')
-    if config.folds < 2:
-        problems.append(f"folds={config.folds}: expected at least 2 (the paper: 4)")
     if config.knowledge.use_clip_order:
         problems.append(
             "knowledge.use_clip_order=True: no importer writes CLIP vectors yet; objects stand in the detector's order"
         )
-    return problems
+    if config.tyt.alpha is not None and not 0 <= config.tyt.alpha <= 1:
+        problems.append(f"tyt.alpha={config.tyt.alpha}: expected a number from 0 to 1, or None for the adaptive one")
+    least = {"folds": (config.folds, 2), "recognizer.max_tokens": (config.recognizer.max_tokens, 40)}
+    least |= {f"epochs.{name}": (epochs, 1) for name, epochs in config.epochs.items()}
+    for stage in ("detector", "recognizer"):
+        for name in ("batch_size", "eval_batch_size", "checkpoint_every", "log_every"):
+            least[f"{stage}.{name}"] = (config[stage][name], 1)
+        problems += _optimizer_problems(stage, config[stage])
+    return problems + [
+        f"{name}={given}: expected at least {low}" for name, (given, low) in least.items() if given < low
+    ]
+
+
+def _optimizer_problems(stage: str, settings: ConfigDict) -> list[str]:
+    try:
+        make_optimizer(
+            total_steps=1,
+            learning_rate=settings.learning_rate,
+            warmup_fraction=settings.warmup_fraction,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            awp_gamma=settings.awp_gamma if settings.awp else 0.0,
+            awp_start=settings.awp_start,
+            awp_clip_eps=settings.awp_clip_eps,
+        )
+    except ValueError as error:
+        return [f"{stage}: {error}"]
+    return []
 
 
 def _has_boxes(corpus: Corpus) -> bool:

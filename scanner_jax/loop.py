@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,8 @@ def make_train_step(
             grads, state.opt_state, state.params, grad_fn=lambda params: jax.grad(loss_fn)(params, batch, second)
         )
         params = optax.apply_updates(state.params, updates)
+        # A gradient, AWP's too, can overflow where the loss does not; the loop looks at the loss alone.
+        loss = jnp.where(jnp.isfinite(optax.tree.norm(updates)), loss, jnp.nan)
         return TrainState(state.step + 1, params, opt_state), loss
 
     return jax.jit(train_step, donate_argnums=0)
@@ -91,7 +93,7 @@ def train(
     features: Sequence[Features],
     collate: Callable[..., Batch],
     settings: TrainingSettings,
-    evaluate: Callable[[Params], dict[str, float]] | None,
+    evaluate: Callable[[Params], dict[str, Any]] | None,
     seed: int,
     folder: Path,
 ) -> Params:
@@ -159,7 +161,7 @@ def train(
                 if saving:
                     scores = evaluate(state.params) if evaluate and ends_epoch else None
                     if scores:
-                        said = ", ".join(f"{key} {value:.2f}" for key, value in scores.items() if key != "score")
+                        said = ", ".join(f"{key} {value:g}" for key, value in scores.items() if key != "score")
                         progress.record(step, scores, say=f"dev {said}")
                     checkpoint.save(manager, step, state, batches, score=scores["score"] if scores else None)
         return jax.device_get(checkpoint.restore_best(manager, state).params)

@@ -50,6 +50,10 @@ def make_optimizer(
     problems = []
     if total_steps < 1:
         problems.append(f"total_steps={total_steps}: expected at least 1")
+    if not learning_rate > 0:
+        problems.append(f"learning_rate={learning_rate}: expected more than 0")
+    if not weight_decay >= 0:
+        problems.append(f"weight_decay={weight_decay}: expected 0 or more")
     if not 0 <= warmup_fraction <= 1:
         problems.append(f"warmup_fraction={warmup_fraction}: expected a part of the training, from 0 to 1")
     if not 0 <= awp_start <= 1:

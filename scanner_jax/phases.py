@@ -18,7 +18,7 @@ from typing import Any
 
 from scanner_jax.files import read_json, write_json
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,10 +80,10 @@ def run(phase: Phase, root: Path, body: Callable[[Path], Mapping[str, Any]]) -> 
     if not finished(phase, root):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "phase.json", phase.describe())
-        log.info("%s: running in %s", phase.name, folder)
+        logger.info("%s: running in %s", phase.name, folder)
         write_json(folder / "result.json", dict(body(folder)))
     else:
-        log.info("%s: finished before, in %s", phase.name, folder)
+        logger.info("%s: finished before, in %s", phase.name, folder)
     # What training needed to go on is of no more use; a run killed just here leaves it to the next one.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return read_json(folder / "result.json")

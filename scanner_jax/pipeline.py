@@ -220,7 +220,7 @@ def bucket_for(length: int, buckets: tuple[int, ...]) -> int:
 
 
 def length_buckets(max_tokens: int) -> tuple[int, ...]:
-    """Lengths to pad to: close together where tweets are, a quarter apart beyond, and the limit itself."""
+    """Lengths to pad to: close together where tweets are, further apart beyond, and the limit itself."""
     steps = [*range(32, 129, 16), 160, 192, 256, 320, 384, 512]
     return (*(step for step in steps if step < max_tokens), max_tokens)
 

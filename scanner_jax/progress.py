@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import rich.console
 import rich.progress
@@ -21,8 +21,11 @@ class Progress:
         self._file = file
         self._console = console
 
-    def record(self, step: int, values: dict[str, float], *, say: str = "") -> None:
-        """Append one record to the phase's metrics.jsonl and, if there is something to say, print a line."""
+    def record(self, step: int, values: dict[str, Any], *, say: str = "") -> None:
+        """Append one record to the phase's metrics.jsonl and, if there is something to say, print a line.
+
+        A run that goes on repeats the steps since its last checkpoint: of two records of a step the later counts.
+        """
         line = {"step": step, "time": round(time.time(), 3), **values}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()

@@ -1,6 +1,9 @@
 """The recognizer's prompt, within a token budget (paper, section 3.2).
 
 The entity is <mask> for {entity} in this sentence. {sentence} {Wikipedia} {caption} <obj> {object 1} <obj> ...
+
+**Assumption:** a language model's notes, which the paper puts in Wikipedia's place, stand between Wikipedia and caption
+where both are used.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,21 +196,18 @@ def entities_of(decoded: Sequence[Sequence[tuple[Entity, float]]]) -> list[list[
     return [[entity for entity, _ in found] for found in decoded]
 
 
-def candidate_counts(candidates: Mapping[str, Sequence[Candidate]]) -> dict[str, dict[str, int]]:
-    """For each split the candidates that are gold entities and those that are not."""
-    counts = {}
-    for split, of_split in candidates.items():
-        gold = sum(gold_class(example, span) != NON_ENTITY for example, span in of_split)
-        counts[split] = {"entities": gold, "non_entities": len(of_split) - gold}
-    return counts
+def candidate_counts(candidates: Sequence[Candidate]) -> dict[str, int]:
+    """How many of a split's candidates are gold entities, and how many are not."""
+    entities = sum(gold_class(example, span) != NON_ENTITY for example, span in candidates)
+    return {"entities": entities, "non_entities": len(candidates) - entities}
 
 
 def _dev_scores(
     recognition: Recognition, examples: Sequence[Example], prompted: Prompted, params: Params
-) -> dict[str, float]:
+) -> dict[str, Any]:
     decoded = decode(recognition, examples, prompted, classify(recognition, params, prompted))
     scores = entity_counts([example.entities for example in examples], entities_of(decoded)).prf()
-    return {"score": scores["f1"], "f1": scores["f1"], "precision": scores["precision"], "recall": scores["recall"]}
+    return {"score": scores["f1"], **scores}
 
 
 def _features(

@@ -59,8 +59,8 @@ def _training(*, weight_decay: float, awp: bool) -> dict[str, object]:
         "weight_decay": weight_decay,
         "max_grad_norm": 1.0,  # Assumption
         "awp": awp,  # adversarial weight perturbation. Assumption: all detectors, no recognizer
-        # Assumption: usual for fine-tuned transformers. The 0.01 of AWP's authors, for networks trained from scratch,
-        # makes training collapse here (docs/results.md).
+        # Assumption: small enough to train with. The 0.01 of AWP's authors, for networks trained from scratch, makes
+        # training collapse here (docs/results.md).
         "awp_gamma": 1e-4,
         "awp_start": 0.5,  # paper: from the middle of training
         "awp_clip_eps": config_dict.placeholder(float),  # none: not clipped, as AWP's authors

@@ -6,7 +6,9 @@ Every function goes on from what an interrupted run left in the folder and retur
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from scanner_jax.evaluate import prediction_record
 from scanner_jax.files import read_arrays, read_json_lines, write_arrays, write_json_lines
 from scanner_jax.inputs import Inputs
 from scanner_jax.loop import TrainingSettings
+from scanner_jax.phases import Phase
 from scanner_jax.prompts import cut_report
 from scanner_jax.recognition import (
     Candidate,
@@ -34,33 +37,44 @@ from scanner_jax.retrieval import coverage, retrieve
 from scanner_jax.types import Example, Span
 
 
-def run_detector(
-    config: ConfigDict,
-    inputs: Inputs,
-    name: str,
-    seed: int,
-    folder: Path,
-    *,
-    teacher: Path | None,
-    alpha: float | None,
-) -> dict[str, Any]:
-    """Train the teacher, or the student of a teacher's folder; tag training, dev and test with it."""
-    detection = _detection(config, inputs)
-    _, encoder_params = convert.load_encoder(inputs.encoder.folder)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all phases of a run have at hand.
+
+    Attributes:
+        config: the recipe's.
+        inputs: corpus, encoder and knowledge.
+        root: the folder of phases.
+    """
+
+    config: ConfigDict
+    inputs: Inputs
+    root: Path
+
+    def parent(self, phase: Phase, name: str) -> Path | None:
+        """The folder of the parent of this name, None where the phase has no such parent."""
+        return {parent.name: parent.folder(self.root) for parent in phase.parents}.get(name)
+
+
+def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
+    """Train the teacher, or the student of a teacher that is its parent; tag dev and test with it."""
+    inputs, detection = run.inputs, _detection(run)
+    teacher = run.parent(phase, "detector-teacher")
     params = train_detector(
         detection,
-        name=name,
-        encoder_params=encoder_params,
+        name=phase.name,
+        encoder_params=convert.load_encoder(inputs.encoder.folder)[1],
         training=inputs.training,
         dev=inputs.dev,
-        settings=_settings(config.detector, epochs=config.epochs[name.replace("-", "_")]),
-        seed=seed,
+        settings=_settings(run.config.detector, epochs=phase.config["epochs"]),
+        seed=phase_seed(phase),
         folder=folder,
         teacher_logits=read_arrays(teacher / "training-logits.npz") if teacher else None,
-        alpha=alpha,
+        alpha=phase.config.get("alpha"),
     )
     checkpoint.save_params(folder / "params", params)
-    write_arrays(folder / "training-logits.npz", tag(detection, params, inputs.training))
+    if phase.name == "detector-teacher":
+        write_arrays(folder / "training-logits.npz", tag(detection, params, inputs.training))
     result = {}
     for split, examples in inputs.evaluated.items():
         spans = spans_of(tag(detection, params, examples))
@@ -69,125 +83,128 @@ def run_detector(
     return result
 
 
-def run_fold(
-    config: ConfigDict, inputs: Inputs, name: str, seed: int, folder: Path, *, held_out: Sequence[bool]
-) -> dict[str, Any]:
+def run_fold(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     """Train a detector on all folds but one and tag that one with it (paper, section 3.1)."""
-    detection = _detection(config, inputs)
-    _, encoder_params = convert.load_encoder(inputs.encoder.folder)
-    unseen = [example for example, out in zip(inputs.training, held_out, strict=True) if out]
+    inputs, detection = run.inputs, _detection(run)
+    folds = [fold_of(example, folds=run.config.folds, seed=run.config.seed) for example in inputs.training]
+    own = phase.config["fold"]
+    held_out = [example for example, fold in zip(inputs.training, folds, strict=True) if fold == own]
     params = train_detector(
         detection,
-        name=name,
-        encoder_params=encoder_params,
-        training=[example for example, out in zip(inputs.training, held_out, strict=True) if not out],
+        name=phase.name,
+        encoder_params=convert.load_encoder(inputs.encoder.folder)[1],
+        training=[example for example, fold in zip(inputs.training, folds, strict=True) if fold != own],
         dev=inputs.dev,
-        settings=_settings(config.detector, epochs=config.epochs.detector_folds),
-        seed=seed,
+        settings=_settings(run.config.detector, epochs=phase.config["epochs"]),
+        seed=phase_seed(phase),
         folder=folder,
     )
-    spans = spans_of(tag(detection, params, unseen))
-    write_json_lines(folder / "held-out-spans.jsonl", _span_records(unseen, spans))
-    return {"held_out": span_scores(unseen, spans)}
+    spans = spans_of(tag(detection, params, held_out))
+    write_json_lines(folder / "held-out-spans.jsonl", _span_records(held_out, spans))
+    return {"held_out": span_scores(held_out, spans)}
 
 
-def gather_candidates(inputs: Inputs, parents: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+def fold_of(example: Example, *, folds: int, seed: int) -> int:
+    """Which fold an example belongs to: a seeded hash of its id (**Assumption:** the paper's split is not given)."""
+    digest = hashlib.sha256(f"{seed}:{example.id}".encode()).digest()
+    return int.from_bytes(digest[:8]) % folds
+
+
+def phase_seed(phase: Phase) -> int:
+    """A phase's own seed, from the recipe's and its name."""
+    return zlib.crc32(f"{phase.name}:{phase.config['seed']}".encode()) & 0x7FFFFFFF
+
+
+def gather_candidates(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     """Collect what stage 2 is asked about: in training gold and out-of-fold mistakes, else the student's spans."""
+    inputs = run.inputs
+    folders = {parent.name: parent.folder(run.root) for parent in phase.parents}
+    student = folders.pop("detector-student")
     mined: dict[str, set[Span]] = {}
-    for name, parent in parents.items():
-        if name.startswith("detector-fold"):
-            mined |= _read_spans(parent / "held-out-spans.jsonl")
-    found = {
+    for fold in folders.values():
+        mined |= _read_spans(fold / "held-out-spans.jsonl")
+    spans = {
         "train": {
             example.id: {entity.span for entity in example.entities} | mined[example.id] for example in inputs.training
         }
     }
-    student = parents["detector-student"]
-    found |= {split: _read_spans(student / f"{split}-spans.jsonl") for split in inputs.evaluated}
-    examples = {"train": inputs.training, **inputs.evaluated}
-    for split, spans in found.items():
-        records = _span_records(examples[split], [sorted(spans[example.id]) for example in examples[split]])
+    spans |= {split: _read_spans(student / f"{split}-spans.jsonl") for split in inputs.evaluated}
+    counts = {}
+    for split, examples in inputs.by_use.items():
+        records = _span_records(examples, [sorted(spans[split][example.id]) for example in examples])
         write_json_lines(folder / f"{split}.jsonl", records)
-    return dict(candidate_counts({split: _read_candidates(folder, split, examples[split]) for split in found}))
+        counts[split] = candidate_counts(_read_candidates(folder, split, examples))
+    return counts
 
 
-def run_recognizer(
-    config: ConfigDict,
-    inputs: Inputs,
-    name: str,
-    seed: int,
-    folder: Path,
-    *,
-    candidates: Path,
-    teacher: Path | None,
-    alpha: float | None,
-) -> dict[str, Any]:
-    """Train the teacher, or the student of a teacher's folder; predict and score dev and test with it."""
-    recognition = _recognition(config, inputs)
-    examples = {"train": inputs.training, **inputs.evaluated}
+def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
+    """Train the teacher, or the student of a teacher that is its parent; predict and score dev and test with it."""
+    inputs, recognition = run.inputs, _recognition(run)
+    candidates, teacher = run.parent(phase, "candidates"), run.parent(phase, "recognizer-teacher")
+    assert candidates is not None
     prompted = {
-        split: write_prompts(
-            recognition,
-            split_candidates := _read_candidates(candidates, split, of_split),
-            retrieve(inputs.sources, split_candidates),
-        )
-        for split, of_split in examples.items()
+        split: _prompted(run, recognition, _read_candidates(candidates, split, examples))
+        for split, examples in inputs.by_use.items()
     }
-    _, encoder_params = convert.load_encoder(inputs.encoder.folder)
     params = train_recognizer(
         recognition,
-        name=name,
-        encoder_params=convert.add_token_row(encoder_params),
+        name=phase.name,
+        encoder_params=convert.add_token_row(convert.load_encoder(inputs.encoder.folder)[1]),
         training=prompted["train"],
         dev=None if inputs.dev is None else (inputs.dev, prompted["dev"]),
-        settings=_settings(config.recognizer, epochs=config.epochs[name.replace("-", "_")]),
-        grounding_weight=config.recognizer.grounding_weight,
-        seed=seed,
+        settings=_settings(run.config.recognizer, epochs=phase.config["epochs"]),
+        grounding_weight=run.config.recognizer.grounding_weight,
+        seed=phase_seed(phase),
         folder=folder,
         teacher_logits=read_arrays(teacher / "training-logits.npz")[0] if teacher else None,
-        alpha=alpha,
+        alpha=phase.config.get("alpha"),
     )
     checkpoint.save_params(folder / "params", params)
-    if name.endswith("teacher"):
+    if phase.name == "recognizer-teacher":
         write_arrays(folder / "training-logits.npz", [classify(recognition, params, prompted["train"])])
     known = metrics.surfaces(inputs.training)
     result: dict[str, Any] = {}
-    for split, of_split in inputs.evaluated.items():
-        decoded = decode(recognition, of_split, prompted[split], classify(recognition, params, prompted[split]))
-        records = [prediction_record(example, found) for example, found in zip(of_split, decoded, strict=True)]
+    for split, examples in inputs.evaluated.items():
+        decoded = decode(recognition, examples, prompted[split], classify(recognition, params, prompted[split]))
+        records = [prediction_record(example, found) for example, found in zip(examples, decoded, strict=True)]
         write_json_lines(folder / f"{split}-predictions.jsonl", records)
-        scores = metrics.recognizer_scores(of_split, entities_of(decoded), training_surfaces=known)
+        scores = metrics.recognizer_scores(examples, entities_of(decoded), training_surfaces=known)
         result[split] = {**scores, "candidates": _candidates_report(prompted[split])}
     return result
+
+
+def _prompted(run: Run, recognition: Recognition, candidates: list[Candidate]) -> Prompted:
+    return write_prompts(recognition, candidates, retrieve(run.inputs.sources, candidates))
 
 
 def _candidates_report(prompted: Prompted) -> dict[str, Any]:
     """How many candidates there are, for how many each kind of knowledge was found, and what was cut from prompts."""
     return {
-        "count": candidate_counts({"": prompted.candidates})[""],
+        "count": candidate_counts(prompted.candidates),
         "with_knowledge_percent": coverage(prompted.knowledge),
         **cut_report(prompted.prompts),
     }
 
 
-def _detection(config: ConfigDict, inputs: Inputs) -> Detection:
+def _detection(run: Run) -> Detection:
+    encoder = run.inputs.encoder
     return Detection(
-        encoder=inputs.encoder.config,
-        tokenizer=inputs.encoder.tokenizer,
-        max_tokens=inputs.encoder.config.max_tokens,
-        eval_batch_size=config.detector.eval_batch_size,
+        encoder=encoder.config,
+        tokenizer=encoder.tokenizer,
+        max_tokens=encoder.config.max_tokens,
+        eval_batch_size=run.config.detector.eval_batch_size,
     )
 
 
-def _recognition(config: ConfigDict, inputs: Inputs) -> Recognition:
-    encoder = inputs.encoder.config
+def _recognition(run: Run) -> Recognition:
+    encoder, settings = run.inputs.encoder, run.config.recognizer
     return Recognition(
-        encoder=dataclasses.replace(encoder, vocab_size=encoder.vocab_size + 1),  # the row of <obj>
-        tokenizer=inputs.encoder.tokenizer,
-        types=inputs.corpus.types,
-        max_tokens=min(config.recognizer.max_tokens, encoder.max_tokens),
-        max_objects=config.recognizer.max_objects,
-        eval_batch_size=config.recognizer.eval_batch_size,
+        encoder=dataclasses.replace(encoder.config, vocab_size=encoder.config.vocab_size + 1),  # the row of <obj>
+        tokenizer=encoder.tokenizer,
+        types=run.inputs.corpus.types,
+        max_tokens=min(settings.max_tokens, encoder.config.max_tokens),
+        max_objects=settings.max_objects,
+        eval_batch_size=settings.eval_batch_size,
     )
 
 

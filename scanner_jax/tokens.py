@@ -36,6 +36,11 @@ class Tokenizer:
     def special(self) -> frozenset[int]:
         return frozenset((self.start, self.end, self.pad, self.mask))
 
+    @property
+    def largest_id(self) -> int:
+        """The largest id that a text can become."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values())
+
     def words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Sub-word ids of every word; a word that the vocabulary cannot see at all becomes one unknown.
 

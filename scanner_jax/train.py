@@ -26,7 +26,10 @@ from scanner_jax.files import read_json_lines, write_json
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.loop import DivergedError
 from scanner_jax.prompts import PromptError
-from scanner_jax.recipe import recipe_phases, run_recipe
+from scanner_jax.recipe import recipe_steps, run_recipe
+from scanner_jax.stages import Run
+from scanner_jax.store import StoreError
+from scanner_jax.wikipedia import WikipediaError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: a file of configs/, as configs/mner15.py:small.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Receives report/ and run.json; by default runs/<config>.")
@@ -46,26 +49,30 @@ def main(arguments: Sequence[str]) -> None:
     config, prepared = _CONFIG.value, Path(_PREPARED.value)
     workdir = Path(_WORKDIR.value or Path("runs") / _config_name())
     root = Path(_PHASES.value) if _PHASES.value else workdir / "phases"
-    # Twelve trainings share their compiled steps, also across processes.
+    # The recipe's trainings share their compiled steps, also across processes.
     jax.config.update("jax_compilation_cache_dir", str((prepared / "xla").absolute()))
     started = time.time()
     try:
-        inputs = open_inputs(config, prepared=prepared)
-        metrics = run_recipe(config, inputs, root=root, until=_UNTIL.value)
+        run = Run(config=config, inputs=open_inputs(config, prepared=prepared), root=root)
+        metrics = run_recipe(run, until=_UNTIL.value)
     except InputError as error:
         sys.exit(f"The recipe cannot start; this is missing or does not fit:\n{error}")
-    except (DivergedError, PromptError, ValueError) as error:
+    except (DivergedError, PromptError, StoreError, WikipediaError) as error:
         sys.exit(f"The recipe stopped: {error}")
-    phases = recipe_phases(config, inputs)
-    last = phases["recognizer-student"].folder(root) / "test-predictions.jsonl"
-    print(write_report(workdir / "report", metrics, read_json_lines(last) if metrics["recognizer"] else []))
+    phases = {name: step.phase.folder(root) for name, step in recipe_steps(run).items()}
+    predictions = phases["recognizer-student"] / "test-predictions.jsonl"
+    print(write_report(workdir / "report", metrics, read_json_lines(predictions) if metrics["recognizer"] else []))
     write_json(
         workdir / "run.json",
         {
             "command": sys.argv,
             "config": config.to_dict(),
-            "corpus": {"folder": config.corpus, "variant": inputs.corpus.variant, "sha256": inputs.corpus.fingerprint},
-            "phases": {name: str(phase.folder(root)) for name, phase in phases.items()},
+            "corpus": {
+                "folder": config.corpus,
+                "variant": run.inputs.corpus.variant,
+                "sha256": run.inputs.corpus.fingerprint,
+            },
+            "phases": {name: str(folder) for name, folder in phases.items()},
             "versions": {"scanner_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
             "devices": [device.device_kind for device in jax.devices()],
             "host": platform.node(),
@@ -82,6 +89,21 @@ def _config_name() -> str:
     return "-".join(filter(None, [Path(path).stem, variant]))
 
 
+def _parse_flags(arguments: list[str]) -> list[str]:
+    """Parse the command line; a wrong setting ends in a sentence, before anything is read or compiled."""
+    try:
+        rest = flags.FLAGS(arguments)
+        _CONFIG.value.lock()  # a file that cannot be loaded is only reported at its first use
+        return rest
+    except flags.Error as error:
+        reason = str(error).strip().splitlines()[-1]  # a config's own error comes with its traceback before it
+        sys.exit(f"{reason}\nRun with --help for the flags; scanner_jax/settings.py lists the settings.")
+    except (OSError, SyntaxError) as error:
+        sys.exit(f"--config: no config can be loaded from that file; the recipes are in configs/\n{error}")
+    except (AttributeError, KeyError, TypeError) as error:
+        sys.exit(f"a setting does not exist or does not fit: {error}\nscanner_jax/settings.py lists them.")
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

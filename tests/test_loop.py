@@ -132,6 +132,15 @@ def test_divergence_stops_and_keeps_the_checkpoint_before_it(tmp_path):
         assert int(state.name) < 15
 
 
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
+    def loss(params, batch, rng):
+        # The square root of 0 is 0, but its derivative is not a number here.
+        return loss_fn(params, batch, rng) + jnp.sqrt(0 * params["bias"][0])
+
+    with pytest.raises(DivergedError, match="the loss of step 1 is nan"):
+        run(tmp_path / "a", loss=loss)
+
+
 def test_empty_training_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match="line: the training set is empty"):
         run(tmp_path / "a", points=[])

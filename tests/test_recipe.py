@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ from scanner_jax.checkpoint import restore_params
 from scanner_jax.evaluate import write_report
 from scanner_jax.files import read_json_lines
 from scanner_jax.inputs import InputError, open_inputs
-from scanner_jax.recipe import fold_of, recipe_phases, run_recipe
+from scanner_jax.recipe import recipe_steps, run_recipe
 from scanner_jax.settings import paper_settings
+from scanner_jax.stages import Run, fold_of
 from scanner_jax.store import write_kind
 from scanner_jax.types import Example
 from scanner_jax.wikipedia import build
@@ -85,7 +87,8 @@ def world(tmp_path_factory, tiny_encoder) -> ConfigDict:
 def finished(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     inputs = open_inputs(world, prepared=folder / "prepared")
-    return folder, inputs, run_recipe(world, inputs, root=folder / "phases")
+    run = Run(config=world, inputs=inputs, root=folder / "phases")
+    return folder, inputs, run_recipe(run)
 
 
 def changed(world: ConfigDict, **values) -> ConfigDict:
@@ -97,7 +100,8 @@ def changed(world: ConfigDict, **values) -> ConfigDict:
 
 
 def hashes(config, inputs):
-    return {name: phase.hash for name, phase in recipe_phases(config, inputs).items()}
+    steps = recipe_steps(Run(config=config, inputs=inputs, root=Path()))
+    return {name: step.phase.hash for name, step in steps.items()}
 
 
 def test_metrics_have_the_documented_form(finished):
@@ -115,7 +119,8 @@ def test_metrics_have_the_documented_form(finished):
 
 def test_candidates_are_gold_and_mistakes_in_training_and_predictions_elsewhere(finished, world):
     folder, inputs, _ = finished
-    listed = recipe_phases(world, inputs)
+    run = Run(config=world, inputs=inputs, root=folder / "phases")
+    listed = {name: step.phase for name, step in recipe_steps(run).items()}
     candidates = listed["candidates"].folder(folder / "phases")
     gold = {(example.id, entity.start, entity.end) for example in inputs.training for entity in example.entities}
     out_of_fold = {
@@ -139,7 +144,7 @@ def test_candidates_are_gold_and_mistakes_in_training_and_predictions_elsewhere(
 def test_nothing_runs_twice_and_the_report_is_equal(finished, world, tmp_path, monkeypatch):
     folder, inputs, metrics = finished
     monkeypatch.setattr(phases, "write_json", lambda *_: pytest.fail("a finished phase was run again"))
-    again = run_recipe(world, inputs, root=folder / "phases")
+    again = run_recipe(Run(config=world, inputs=inputs, root=folder / "phases"))
     assert again == metrics
     table = write_report(tmp_path / "report", again, [])
     assert (tmp_path / "report" / "metrics.txt").read_text() == table
@@ -149,7 +154,8 @@ def test_nothing_runs_twice_and_the_report_is_equal(finished, world, tmp_path, m
 
 def test_trained_parameters_are_kept_without_checkpoints(finished, world):
     folder, inputs, _ = finished
-    student = recipe_phases(world, inputs)["recognizer-student"].folder(folder / "phases")
+    run = Run(config=world, inputs=inputs, root=folder / "phases")
+    student = recipe_steps(run)["recognizer-student"].phase.folder(run.root)
     params = restore_params(student / "params")
     vocabulary = params["encoder"]["embeddings"]["word"]["embedding"].shape[0]
     assert vocabulary == inputs.encoder.config.vocab_size + 1  # the row of <obj>
@@ -170,6 +176,7 @@ def test_a_change_reruns_what_depends_on_it_and_nothing_else(finished, world):
     assert rerun(detector__learning_rate=0.5) == set(before)
     assert rerun(detector__eval_batch_size=5, recognizer__log_every=1) == set()
     assert rerun(recognizer__max_tokens=40) == recognizers
+    assert rerun(recognizer__awp_gamma=0.5) == set()  # AWP is off there
     assert rerun(epochs__detector_student=3) == {"detector-student", "candidates"} | recognizers
     assert rerun(epochs__recognizer_student=3) == {"recognizer-student"}
     assert rerun(tyt__alpha=0.5) == {"detector-student", "candidates"} | recognizers
@@ -191,7 +198,7 @@ def test_train_and_dev_together_leave_dev_null(world, tmp_path):
     config.epochs.update(dict.fromkeys(config.epochs, 1))
     inputs = open_inputs(config, prepared=tmp_path / "prepared")
     assert len(inputs.training) == 32
-    metrics = run_recipe(config, inputs, root=tmp_path / "phases")
+    metrics = run_recipe(Run(config=config, inputs=inputs, root=tmp_path / "phases"))
     assert metrics["detector"]["dev"] is None and metrics["recognizer"]["dev"] is None
     assert metrics["detector_teacher"] is None
     assert metrics["recognizer"]["test"]["micro"]["support"] > 0
@@ -210,16 +217,31 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
     config.update(corpus=str(tmp_path / "nowhere"), encoder=str(tmp_path / "no-encoder"), folds=1)
     config.knowledge.update(store=str(tmp_path / "no-store"), wikipedia_index=str(tmp_path / "no-index"))
     config.knowledge.use_clip_order = True
+    config.epochs.recognizer_student = 0
+    config.detector.update(log_every=0, learning_rate=-1.0)
+    config.tyt.alpha = 2.0
     with pytest.raises(InputError) as caught:
         open_inputs(config, prepared=tmp_path)
     message = str(caught.value)
-    for word in ("nowhere", "no-encoder", "no-store", "no-index", "folds=1", "use_clip_order", "store import"):
+    wanted = "nowhere no-encoder no-store no-index folds=1 use_clip_order train.txt alpha=2.0 recognizer_student=0"
+    for word in (*wanted.split(), "store import captions", "detector.log_every=0", "learning_rate=-1.0"):
         assert word in message
 
 
 def test_boxes_cannot_be_learned_from_a_corpus_without_boxes(world, tmp_path):
     with pytest.raises(InputError, match="grounding_weight=1"):
         open_inputs(changed(world, recognizer__grounding_weight=1.0), prepared=tmp_path)
+
+
+def test_an_encoder_in_pieces_is_told_at_once(world, tiny_encoder, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(world.encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 9}))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError) as caught:
+        open_inputs(changed(world, encoder=str(folder)), prepared=tmp_path)
+    assert "vocab_size of 9" in str(caught.value) and "model.safetensors" in str(caught.value)
 
 
 def test_command_stops_after_a_phase_and_refuses_unknown_ones(world, tmp_path):
@@ -240,4 +262,6 @@ def test_command_stops_after_a_phase_and_refuses_unknown_ones(world, tmp_path):
     wrong = subprocess.run([*command, "--until=nonsense"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1 and "detector-fold-0" in wrong.stderr and "Traceback" not in wrong.stderr
     unknown = subprocess.run([*command, "--config.detector.lr=1"], capture_output=True, text=True, check=False)
-    assert unknown.returncode != 0 and "lr" in unknown.stderr
+    assert unknown.returncode == 1 and "'lr'" in unknown.stderr and "Traceback" not in unknown.stderr
+    report = json.loads((tmp_path / "run" / "report" / "metrics.json").read_text())
+    assert report == metrics  # a command that fails leaves the report alone

@@ -92,11 +92,9 @@ def test_gold_class() -> None:
 
 
 def test_candidate_counts() -> None:
-    assert candidate_counts({"train": CANDIDATES, "test": CANDIDATES[1:2], "dev": []}) == {
-        "train": {"entities": 3, "non_entities": 2},
-        "test": {"entities": 0, "non_entities": 1},
-        "dev": {"entities": 0, "non_entities": 0},
-    }
+    assert candidate_counts(CANDIDATES) == {"entities": 3, "non_entities": 2}
+    assert candidate_counts(CANDIDATES[1:2]) == {"entities": 0, "non_entities": 1}
+    assert candidate_counts([]) == {"entities": 0, "non_entities": 0}
 
 
 def test_overlaps_with_the_best_gold_box() -> None:

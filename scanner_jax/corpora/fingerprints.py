@@ -104,7 +104,7 @@ def _recognised_by_counts(variant: KnownVariant) -> Recognition:
     if all(split.entities is not None for split in known):
         return Recognition(f"{variant.name} (by its published counts)")
     warning = f"{variant.name} was recognised by its numbers of tweets alone: an edited copy would look the same"
-    return Recognition(f"{variant.name} (by its numbers of tweets alone)", (warning,))
+    return Recognition(f"{variant.name} or an edited copy (by its numbers of tweets alone)", (warning,))
 
 
 def _nearest(splits: Mapping[str, SplitFingerprint]) -> str:

@@ -155,7 +155,7 @@ def detect_layout(folder: Path) -> Layout:
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "no such folder"
-        raise CorpusError(folder, [Problem(str(folder), None, found, "a folder with a corpus in it")])
+        raise CorpusError(folder, [Problem(str(folder), None, found, f"a folder with {_known_files()}")])
     present = [
         layout
         for layout in LAYOUTS
@@ -167,8 +167,11 @@ def detect_layout(folder: Path) -> Layout:
         found = "no corpus files"
     else:
         found = "files of several corpora (" + ", ".join(layout.name for layout in present) + ")"
-    expected = "the files of one: " + "; ".join(f"{layout.name}: {_wanted(layout)}" for layout in LAYOUTS)
-    raise CorpusError(folder, [Problem(str(folder), None, found, expected)])
+    raise CorpusError(folder, [Problem(str(folder), None, found, _known_files())])
+
+
+def _known_files() -> str:
+    return "the files of one: " + "; ".join(f"{layout.name}: {_wanted(layout)}" for layout in LAYOUTS)
 
 
 def _wanted(layout: Layout) -> str:

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from scanner_jax.convert import fingerprint_encoder, load_config, resolve_encoder
 from scanner_jax.corpora import Corpus, load_corpus
 from scanner_jax.encoder import EncoderConfig
-from scanner_jax.optim import make_optimizer
 from scanner_jax.retrieval import KnowledgeSources
+from scanner_jax.settings import training_settings
 from scanner_jax.store import Store, import_command
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 from scanner_jax.types import Example
@@ -175,16 +175,7 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
 
 def _optimizer_problems(stage: str, settings: ConfigDict) -> list[str]:
     try:
-        make_optimizer(
-            total_steps=1,
-            learning_rate=settings.learning_rate,
-            warmup_fraction=settings.warmup_fraction,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            awp_gamma=settings.awp_gamma if settings.awp else 0.0,
-            awp_start=settings.awp_start,
-            awp_clip_eps=settings.awp_clip_eps,
-        )
+        training_settings(settings, epochs=1).optimizer(total_steps=1)
     except ValueError as error:
         return [f"{stage}: {error}"]
     return []

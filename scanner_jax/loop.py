@@ -57,6 +57,23 @@ class TrainingSettings:
     checkpoint_every: int
     log_every: int
 
+    def optimizer(self, *, total_steps: int) -> optax.GradientTransformationExtraArgs:
+        """The optimizer of a training of so many steps.
+
+        Raises:
+            ValueError: settings out of range, all listed.
+        """
+        return make_optimizer(
+            total_steps=total_steps,
+            learning_rate=self.learning_rate,
+            warmup_fraction=self.warmup_fraction,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            awp_gamma=self.awp_gamma,
+            awp_start=self.awp_start,
+            awp_clip_eps=self.awp_clip_eps,
+        )
+
 
 class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
@@ -122,16 +139,7 @@ def train(
         raise ValueError(f"{name}: the training set is empty")
     epoch = steps_per_epoch(len(features), settings.batch_size)
     total = epoch * settings.epochs
-    tx = make_optimizer(
-        total_steps=total,
-        learning_rate=settings.learning_rate,
-        warmup_fraction=settings.warmup_fraction,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        awp_gamma=settings.awp_gamma,
-        awp_start=settings.awp_start,
-        awp_clip_eps=settings.awp_clip_eps,
-    )
+    tx = settings.optimizer(total_steps=total)
     batches = training_batches(
         features,
         functools.partial(collate, batch_size=settings.batch_size),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict, config_dict
 
+from scanner_jax.loop import TrainingSettings
+
 
 def paper_settings() -> ConfigDict:
     """The paper's recipe for multimodal NER, unlocked; corpus and batch sizes are the config file's."""
@@ -47,6 +49,23 @@ def paper_settings() -> ConfigDict:
                 "use_clip_order": False,  # the paper: True; needs CLIP vectors in the store
             },
         }
+    )
+
+
+def training_settings(section: ConfigDict, *, epochs: int) -> TrainingSettings:
+    """A stage's section of the config as the loop takes it."""
+    return TrainingSettings(
+        epochs=epochs,
+        batch_size=section.batch_size,
+        learning_rate=section.learning_rate,
+        warmup_fraction=section.warmup_fraction,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        awp_gamma=section.awp_gamma if section.awp else 0.0,
+        awp_start=section.awp_start,
+        awp_clip_eps=section.awp_clip_eps,
+        checkpoint_every=section.checkpoint_every,
+        log_every=section.log_every,
     )
 
 

@@ -19,7 +19,6 @@ from scanner_jax.detection import Detection, span_scores, spans_of, tag, train_d
 from scanner_jax.evaluate import prediction_record
 from scanner_jax.files import read_arrays, read_json_lines, write_arrays, write_json_lines
 from scanner_jax.inputs import Inputs
-from scanner_jax.loop import TrainingSettings
 from scanner_jax.phases import Phase
 from scanner_jax.prompts import cut_report
 from scanner_jax.recognition import (
@@ -34,6 +33,7 @@ from scanner_jax.recognition import (
     write_prompts,
 )
 from scanner_jax.retrieval import coverage, retrieve
+from scanner_jax.settings import training_settings
 from scanner_jax.types import Example, Span
 
 
@@ -66,7 +66,7 @@ def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         encoder_params=convert.load_encoder(inputs.encoder.folder)[1],
         training=inputs.training,
         dev=inputs.dev,
-        settings=_settings(run.config.detector, epochs=phase.config["epochs"]),
+        settings=training_settings(run.config.detector, epochs=phase.config["epochs"]),
         seed=phase_seed(phase),
         folder=folder,
         teacher_logits=read_arrays(teacher / "training-logits.npz") if teacher else None,
@@ -95,7 +95,7 @@ def run_fold(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         encoder_params=convert.load_encoder(inputs.encoder.folder)[1],
         training=[example for example, fold in zip(inputs.training, folds, strict=True) if fold != own],
         dev=inputs.dev,
-        settings=_settings(run.config.detector, epochs=phase.config["epochs"]),
+        settings=training_settings(run.config.detector, epochs=phase.config["epochs"]),
         seed=phase_seed(phase),
         folder=folder,
     )
@@ -152,7 +152,7 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         encoder_params=convert.add_token_row(convert.load_encoder(inputs.encoder.folder)[1]),
         training=prompted["train"],
         dev=None if inputs.dev is None else (inputs.dev, prompted["dev"]),
-        settings=_settings(run.config.recognizer, epochs=phase.config["epochs"]),
+        settings=training_settings(run.config.recognizer, epochs=phase.config["epochs"]),
         grounding_weight=run.config.recognizer.grounding_weight,
         seed=phase_seed(phase),
         folder=folder,
@@ -205,22 +205,6 @@ def _recognition(run: Run) -> Recognition:
         max_tokens=min(settings.max_tokens, encoder.config.max_tokens),
         max_objects=settings.max_objects,
         eval_batch_size=settings.eval_batch_size,
-    )
-
-
-def _settings(section: ConfigDict, *, epochs: int) -> TrainingSettings:
-    return TrainingSettings(
-        epochs=epochs,
-        batch_size=section.batch_size,
-        learning_rate=section.learning_rate,
-        warmup_fraction=section.warmup_fraction,
-        weight_decay=section.weight_decay,
-        max_grad_norm=section.max_grad_norm,
-        awp_gamma=section.awp_gamma if section.awp else 0.0,
-        awp_start=section.awp_start,
-        awp_clip_eps=section.awp_clip_eps,
-        checkpoint_every=section.checkpoint_every,
-        log_every=section.log_every,
     )
 
 

@@ -169,7 +169,7 @@ def tensor_names(config: EncoderConfig) -> dict[str, tuple[str, bool]]:
 
 
 def fingerprint_encoder(folder: str | Path) -> str:
-    """Sha256 over the config, the tokenizer's files and the weights: names and contents, nothing else.
+    """Sha256 over what is read of a folder: config.json, tokenizer.json and the weights, by name and content.
 
     Raises:
         FileNotFoundError: config.json or the weights are missing.
@@ -178,9 +178,8 @@ def fingerprint_encoder(folder: str | Path) -> str:
     weights, problems = _weight_files(folder)
     if problems:
         raise FileNotFoundError("\n".join(problems))
-    tokenizer = [path for path in [folder / "tokenizer.json"] if path.is_file()]
     digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *tokenizer, *weights]):
+    for path in sorted([folder / "config.json", *folder.glob("tokenizer.json"), *weights]):
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -147,7 +147,7 @@ def train(
         epochs=settings.epochs,
         seed=seed,
     )
-    train_step = make_train_step(loss_fn, tx, rng=dropout_key(seed))
+    train_step = make_train_step(loss_fn, tx, rng=jax.random.key(seed))
     params = jax.tree.map(jnp.array, params)  # copied, because the first step donates them
     state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
     with (
@@ -173,11 +173,6 @@ def train(
                         progress.record(step, scores, say=f"dev {said}")
                     checkpoint.save(manager, step, state, batches, score=scores["score"] if scores else None)
         return jax.device_get(checkpoint.restore_best(manager, state).params)
-
-
-def dropout_key(seed: int) -> jax.Array:
-    """The key that all of a training's dropout comes from."""
-    return jax.random.key(seed)
 
 
 def _finite_mean(losses: list[Float[Array, ""]], step: int) -> float:

@@ -16,6 +16,7 @@ from scanner_jax.settings import paper_settings
 def get_config(variant: str = "") -> ConfigDict:
     config = paper_settings()
     config.corpus = "data/conll2003"
+    config.types = ("LOC", "MISC", "ORG", "PER")
     config.encoder = "roberta-large"
     config.train_on = ("train", "dev")
     config.epochs.update(

@@ -15,6 +15,7 @@ from scanner_jax.settings import paper_settings
 def get_config() -> ConfigDict:
     config = paper_settings()
     config.corpus = "data/twitter_gmner"
+    config.types = ("LOC", "ORG", "OTHER", "PER")
     config.knowledge.store = "prepared/knowledge/twitter_gmner"
     config.epochs.update(recognizer_teacher=5, recognizer_student=5)
     config.detector.batch_size = 8

@@ -19,6 +19,7 @@ from scanner_jax.settings import paper_settings
 def get_config(variant: str = "") -> ConfigDict:
     config = paper_settings()
     config.corpus = "data/twitter2015"
+    config.types = ("LOC", "ORG", "OTHER", "PER")
     config.knowledge.store = "prepared/knowledge/twitter2015"
     config.detector.batch_size = 4
     config.recognizer.batch_size = 8

@@ -14,6 +14,7 @@ from scanner_jax.settings import paper_settings
 def get_config() -> ConfigDict:
     config = paper_settings()
     config.corpus = "data/twitter2017"
+    config.types = ("LOC", "MISC", "ORG", "OTHER", "PER")  # copies circulate with MISC and with OTHER
     config.knowledge.store = "prepared/knowledge/twitter2017"
     config.epochs.update(recognizer_teacher=7, recognizer_student=7)
     config.detector.batch_size = 8

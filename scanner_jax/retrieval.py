@@ -27,6 +27,11 @@ class KnowledgeSources:
         return tuple(kind for kind, used in switches.items() if used)
 
     @property
+    def object_order(self) -> str | None:
+        """What objects stand in prompts by, None where there are none: no importer writes CLIP vectors yet."""
+        return "detector score" if self.use_objects else None
+
+    @property
     def used(self) -> tuple[str, ...]:
         """All kinds that prompts may hold."""
         return self.kinds if self.index is None else (*self.kinds, "wikipedia")
@@ -44,13 +49,14 @@ class KnowledgeSources:
 def retrieve(sources: KnowledgeSources, candidates: Sequence[tuple[Example, Span]]) -> list[Knowledge]:
     """Look up the knowledge of every candidate; what is not found, or switched off, is empty.
 
-    Captions and objects go by the example's image, notes by its id, Wikipedia by the span's surface.
-    Objects come in the store's order, that of the detector's score.
+    Captions and objects go by the example's image, which it may not have, notes by its id, Wikipedia by the span's
+    surface. A note on the very span stands before that on the example. Objects come in the store's order, that of
+    the detector's score.
     """
     hits: list[Hit | None] = [None] * len(candidates)
     if sources.index is not None:
         hits = sources.index.lookup([example.surface(span) for example, span in candidates])
-    return [_known(sources, example, hit) for (example, _), hit in zip(candidates, hits, strict=True)]
+    return [_known(sources, example, span, hit) for (example, span), hit in zip(candidates, hits, strict=True)]
 
 
 def coverage(knowledge: Sequence[Knowledge]) -> dict[str, float]:
@@ -62,11 +68,16 @@ def coverage(knowledge: Sequence[Knowledge]) -> dict[str, float]:
     }
 
 
-def _known(sources: KnowledgeSources, example: Example, hit: Hit | None) -> Knowledge:
+def _known(sources: KnowledgeSources, example: Example, span: Span, hit: Hit | None) -> Knowledge:
     store, image = sources.store, example.image_id
     return Knowledge(
         wikipedia=hit.text if hit else "",
-        notes=(store.notes(example.id) or "") if store and sources.use_notes else "",
+        notes=_notes(store, example, span) if store and sources.use_notes else "",
         caption=(store.caption(image) or "") if store and image and sources.use_captions else "",
         objects=store.objects(image) if store and image and sources.use_objects else (),
     )
+
+
+def _notes(store: Store, example: Example, span: Span) -> str:
+    own, general = store.span_notes(example.id).get(span), store.notes(example.id)
+    return " ".join(note for note in (own, general) if note)

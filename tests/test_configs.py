@@ -44,6 +44,21 @@ def test_conll_trains_on_dev_too_unless_tuning():
     assert load("conll03", "tune").train_on == ("train",)
 
 
+def test_own_data_needs_nothing_but_a_corpus():
+    config = load("own")
+    assert config.corpus is None and config.types == () and config.train_on == ("train",)
+    assert config.encoder == "xlm-roberta-large" and config.is_locked
+    assert not any(config.knowledge[f"use_{kind}"] for kind in ("wikipedia", "captions", "objects", "notes"))
+
+
+@pytest.mark.parametrize(
+    ("name", "fourth"),
+    [("conll03", {"MISC"}), ("mner15", {"OTHER"}), ("mner17", {"MISC", "OTHER"}), ("gmner", {"OTHER"})],
+)
+def test_the_papers_corpora_name_their_types(name, fourth):
+    assert set(load(name).types) == {"PER", "LOC", "ORG"} | fourth
+
+
 def test_small_variants_differ_in_the_recognizer_only():
     small, without = load("mner15", "small"), load("mner15", "small-without-knowledge")
     assert small.encoder == without.encoder == "models/granite-30m-english"

@@ -130,7 +130,7 @@ def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
         b"\tO",
         b"word\tB_PER",
         b"word\tI-",
-        b"word\tB-PRODUCT",
+        b"word\tB-PRODUCT",  # any type will do
         b"too\tmany\tO",
         b"caf\xe9\tO",
         b"",
@@ -142,28 +142,28 @@ def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
         b"\xc2\xa0",
     ]
     write_tweets(tmp_path, train=b"\n".join(lines))
-    (tmp_path / "valid.txt").unlink()
-    (tmp_path / "test.txt").write_text("\n")
-    lines_found = [1, 4, 5, 6, 7, 8, 9, 10, 12, 15, 17]
+    (tmp_path / "valid.txt").write_text("\n")
+    (tmp_path / "test.txt").unlink()
+    lines_found = [1, 4, 5, 6, 7, 9, 10, 12, 15, 17]
     found = problems(tmp_path)
     assert sorted(line for name, line in found if name == "train.txt" and line) == lines_found
-    assert [place for place in found if place[0] != "train.txt"] == [(tmp_path.name, None), ("test.txt", None)]
+    assert [place for place in found if place[0] != "train.txt"] == [(tmp_path.name, None), ("valid.txt", None)]
 
 
 def test_messages_say_what_would_be_right(tmp_path: Path) -> None:
-    write_tweets(tmp_path, train=b"IMGID:1\nno tag\nword\tB-PRODUCT\ncaf\xe9\tO")
-    (tmp_path / "valid.txt").unlink()
+    write_tweets(tmp_path, train=b"IMGID:1\nno tag\nword\tB-\ncaf\xe9\tO")
+    (tmp_path / "test.txt").unlink()
     with pytest.raises(CorpusError) as raised:
         read_corpus(tmp_path)
     message = str(raised.value)
     assert "train.txt:2: 'no tag', 1 column(s); expected 2 columns separated by TAB" in message
-    assert "unknown type 'PRODUCT' in tag 'B-PRODUCT'; expected one of LOC, MISC, ORG, OTHER, PER" in message
+    assert "train.txt:3: tag 'B-'; expected O or PREFIX-TYPE with one of the prefixes B I E S L U" in message
     assert "train.txt:4: byte 0xe9 at column 4 that is not UTF-8" in message
-    assert "no dev split; expected the file valid.txt or dev.txt" in message
+    assert "no test split; expected the file test with .txt .conll .bio .iob .tsv" in message
 
 
 def test_a_long_list_is_cut_and_counted(tmp_path: Path) -> None:
-    write_tweets(tmp_path, train="IMGID:1\n" + "word\n" * 80)
+    write_tweets(tmp_path, train="IMGID:1\n" + "word\tB\n" * 80)
     with pytest.raises(CorpusError) as raised:
         read_corpus(tmp_path)
     assert len(raised.value.problems) == 80
@@ -179,7 +179,14 @@ def test_conll_needs_four_columns(tmp_path: Path, line: str) -> None:
 
 
 def test_conll_has_no_type_other(tmp_path: Path) -> None:
-    assert problems(write_conll(tmp_path, train="Lima NNP I-NP I-OTHER\n")) == [("eng.train", 1)]
+    folder = write_conll(tmp_path, train="Lima NNP I-NP I-OTHER\n")
+    with pytest.raises(CorpusError, match=r"eng.train:1: unknown type 'OTHER'.*expected one of LOC, MISC, ORG, PER"):
+        read_corpus(folder)
+
+
+def test_gmner_has_no_type_misc_and_needs_its_image_ids(tmp_path: Path) -> None:
+    write_tweets(tmp_path / "txt", train="Lima\tB-MISC\n", dev="dev.txt")
+    assert problems(tmp_path) == [("train.txt", 1), ("train.txt", 1)]
 
 
 def test_a_folder_must_hold_one_corpus(tmp_path: Path) -> None:
@@ -270,19 +277,24 @@ def test_check_prints_counts_variant_and_fingerprint(tmp_path: Path, capsys: pyt
     write_tweets(tmp_path, train=TWEET.format(1) + "IMGID:2\nAda\tB-PER\n")
     assert main(["check", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    rows = [line.split() for line in printed.splitlines()[:4]]
-    assert rows[0] == ["split", "sentences", "tokens", "entities", "LOC", "PER"]
-    assert rows[1:] == [
-        ["train", "2", "4", "2", "1", "1"],
-        ["dev", "1", "3", "1", "1", "0"],
-        ["test", "1", "3", "1", "1", "0"],
+    rows = [line.split() for line in printed.splitlines()[:8]]
+    assert rows == [
+        ["split", "sentences", "tokens", "images", "entities"],
+        ["train", "2", "4", "2", "2"],
+        ["dev", "1", "3", "1", "1"],
+        ["test", "1", "3", "1", "1"],
+        [],
+        ["type", "train", "dev", "test", "all"],
+        ["LOC", "1", "1", "1", "3"],
+        ["PER", "1", "0", "0", "1"],
     ]
+    assert "tags:        IOB2\n" in printed
     assert read_corpus(tmp_path).fingerprint in printed
     assert "unknown variant" in printed and "warning:" in printed
 
 
 def test_check_lists_problems_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_tweets(tmp_path, train="IMGID:1\nword\nword\tB-PRODUCT\n")
+    write_tweets(tmp_path, train="IMGID:1\nword\nword\tB-\n")
     assert main(["check", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert "train.txt:2:" in printed.err and "train.txt:3:" in printed.err and "2 problems" in printed.err

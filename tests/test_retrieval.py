@@ -74,6 +74,27 @@ def test_only_what_is_switched_on(store: Store, sources: KnowledgeSources, kind:
     assert opened.kinds == opened.used == (kind,)
 
 
+def test_a_note_on_the_span_goes_before_that_on_the_example(tmp_path: Path) -> None:
+    notes = {
+        "test-0": {"text": "So they say.", "spans": [[0, 2, "She plays."], [0, 1, "A name."]]},
+        "test-2": {"text": "", "spans": [[0, 2, "She again."]]},
+    }
+    write_kind(tmp_path, "notes", notes.items(), {})
+    sources = KnowledgeSources(store=Store.open(tmp_path), use_notes=True)
+    assert [known.notes for known in retrieve(sources, CANDIDATES)] == [
+        "So they say.",
+        "She plays. So they say.",
+        "",
+        "",
+        "She again.",
+    ]
+
+
+def test_objects_stand_in_the_detectors_order() -> None:
+    assert KnowledgeSources(use_objects=True).object_order == "detector score"
+    assert KnowledgeSources(use_captions=True).object_order is None
+
+
 def test_nothing_on(store: Store, index: WikipediaIndex) -> None:
     assert retrieve(KnowledgeSources(store=store), CANDIDATES) == [Knowledge()] * 5
     assert retrieve(KnowledgeSources(), CANDIDATES) == [Knowledge()] * 5

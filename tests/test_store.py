@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scanner_jax.store import Store, StoreError, objects_value, write_kind
-from scanner_jax.types import ImageObject
+from scanner_jax.types import ImageObject, Span
 
 CAPTIONS = {"1": {"text": "a red kite over a hill"}, "16_02_05": {"text": "zwei Möwen 🕊"}, "O_7": {"text": "a cat"}}
 
@@ -44,6 +44,21 @@ def test_captions_and_notes_round_trip(tmp_path: Path) -> None:
     assert store.notes("1") is None
     assert store.provenance("captions")["importer"] == "test"
     assert store.provenance("captions")["count"] == 3
+
+
+def test_notes_of_the_older_form_have_no_spans(tmp_path: Path) -> None:
+    write_kind(tmp_path, "notes", [("a", {"text": "old"}), ("b", {"text": "", "spans": [[0, 2, "new"]]})], {})
+    store = Store.open(tmp_path)
+    assert (store.notes("a"), store.span_notes("a")) == ("old", {})
+    assert (store.notes("b"), store.span_notes("b")) == (None, {Span(0, 2): "new"})
+    assert store.span_notes("c") == {}
+
+
+@pytest.mark.parametrize("spans", [[[0, "x"]], [["a", 1, "x"]], 7])
+def test_damaged_span_notes_are_told(tmp_path: Path, spans: Any) -> None:
+    write_kind(tmp_path, "notes", [("a", {"text": "", "spans": spans})], {})
+    with pytest.raises(StoreError, match="damaged"):
+        Store.open(tmp_path).span_notes("a")
 
 
 def test_objects_round_trip(tmp_path: Path) -> None:
@@ -90,7 +105,7 @@ def test_fingerprint_is_of_the_content_of_the_named_kinds(tmp_path: Path) -> Non
     assert Store.open(tmp_path / "a").fingerprint(("captions",)) != b.fingerprint(("captions",))
     with pytest.raises(StoreError, match=r"holds no notes \(it holds: captions\).*store import notes"):
         a.fingerprint(("captions", "notes"))
-    with pytest.raises(StoreError, match=r"holds no objects .*no command of this version imports objects"):
+    with pytest.raises(StoreError, match=r"holds no objects .*store import vinvl"):
         a.objects("1")
 
 

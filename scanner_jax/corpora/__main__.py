@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from scanner_jax.corpora.corpus import Corpus, read_corpus
-from scanner_jax.corpora.readers import LAYOUTS, SPLITS, CorpusError
+from scanner_jax.corpora.layouts import LAYOUTS, SPLITS
+from scanner_jax.corpora.problems import CorpusError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,20 +19,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CorpusError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:  # a folder that may not be looked into
+        print(f"{error.filename or options.folder}: {error.strerror or error}", file=sys.stderr)
+        return 1
     print(report(corpus))
     return 0
 
 
 def report(corpus: Corpus) -> str:
-    """A corpus's counts per split and type, its variant and its fingerprint, as text."""
-    rows = [["split", "sentences", "tokens", "entities", *corpus.types]]
+    """A corpus's counts per split and type, its tagging scheme, variant and fingerprint, as text."""
+    schemes = {name: str(corpus.schemes[name]) if corpus.has_gold(name) else "none" for name in corpus.splits}
+    if len(set(schemes.values())) == 1:
+        tags = [f"tags:        {schemes['train']}"]
+    else:
+        tags = [f"tags:        {name} {scheme}" for name, scheme in schemes.items()]
+    lines = [
+        *_table(_split_rows(corpus)),
+        "",
+        *_table(_type_rows(corpus)),
+        "",
+        *tags,
+        f"variant:     {corpus.variant}",
+        f"fingerprint: {corpus.fingerprint}",
+        *(f"warning:     {warning}" for warning in corpus.warnings),
+    ]
+    return "\n".join(lines)
+
+
+def _split_rows(corpus: Corpus) -> list[list[str]]:
+    rows = [["split", "sentences", "tokens", "images", "entities"]]
     for name, split in corpus.split_fingerprints.items():
-        counts = [split.entities.get(kind, 0) for kind in corpus.types]
-        rows.append([name, *(f"{n:,}" for n in (split.sentences, split.tokens, sum(counts), *counts))])
+        images = {example.image_id for example in corpus.splits[name]} - {None}
+        entities = "no gold" if split.entities is None else f"{sum(split.entities.values()):,}"
+        rows.append([name, f"{split.sentences:,}", f"{split.tokens:,}", f"{len(images):,}", entities])
+    return rows
+
+
+def _type_rows(corpus: Corpus) -> list[list[str]]:
+    counts = {name: split.entities for name, split in corpus.split_fingerprints.items() if split.entities is not None}
+    rows = [["type", *counts, "all"]]
+    for kind in corpus.types:
+        numbers = [split.get(kind, 0) for split in counts.values()]
+        rows.append([kind, *(f"{number:,}" for number in (*numbers, sum(numbers)))])
+    return rows
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    lines += ["", f"variant:     {corpus.variant}", f"fingerprint: {corpus.fingerprint}"]
-    return "\n".join([*lines, *(f"warning:     {warning}" for warning in corpus.warnings)])
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="count and fingerprint a corpus, or list everything that is wrong with it",
-        description="Read a corpus as training would and print sentences, tokens and entities per split and type, "
-        "which published variant it is, and its fingerprint. Nothing is written.",
+        description="Read a corpus as training would and print sentences, tokens, images and entities per split, "
+        "entities per type, the tagging scheme, which published variant it is, and a fingerprint. Nothing is written.",
         epilog=_layouts(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,12 +89,14 @@ def _parser() -> argparse.ArgumentParser:
 def _layouts() -> str:
     lines = ["A corpus is recognised by the files in its folder:"]
     for layout in LAYOUTS:
-        files = ", ".join(" or ".join(layout.files[split]) for split in SPLITS)
-        lines += [f"  {layout.name}: {files}", f"      {layout.row}; types {', '.join(sorted(layout.types))}"]
+        files = ", ".join(layout.wanted(split) for split in SPLITS)
+        lines += [f"  {layout.name}: {files}", f"      {layout.row}"]
     lines += [
-        "In the Twitter corpora a line IMGID:<image id> goes before each tweet. A blank line ends a sentence.",
+        "A blank line, or a -DOCSTART- row, ends a sentence. Tags may be IOB1, IOB2, BIOES or BILOU; what is none of",
+        "them is read leniently. Data of your own may lack dev, and its dev and test may have words alone, one a line:",
+        "they are predicted then, and not scored. Other files in the folder are left alone.",
         "",
-        "Exit code: 0 where the corpus can be used (counts of no known variant only warn),",
+        "Exit code: 0 where the corpus can be used (what is odd about it only warns),",
         "1 where it can't, with every problem's file and line, 2 for wrong arguments.",
     ]
     return "\n".join(lines)

@@ -87,6 +87,8 @@ def prepare(splits: Mapping[str, Sequence[Example]], *, folder: Path) -> Path:
                 download_dir=downloads,
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
+    except RuntimeError as error:  # how array_record reports a full disk
+        raise OSError(f"cannot write {prepared}: {error}") from error
     except OSError:
         if not prepared.exists():
             raise

@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scanner_jax.corpora.fingerprints import SplitFingerprint, corpus_fingerprint, recognise, split_fingerprint
-from scanner_jax.corpora.readers import read_splits
+from scanner_jax.corpora.readers import ReadSplit, read_splits
+from scanner_jax.corpora.schemes import TagScheme
 from scanner_jax.types import Example
 
 logger = logging.getLogger(__name__)
+
+FEW_ENTITIES = 10
+"""A type with fewer in the whole corpus is warned of: it may be misspelt, and it can hardly be learned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +27,11 @@ class Corpus:
         fingerprint: hash (hex) of every example; an edited corpus has another.
         variant: which published variant it is, in words, such as "Twitter-2015, UMT release" or "unknown variant".
         types: the entity types that occur, over all splits, sorted.
-        splits: the examples of `train`, `dev` and `test`, in the source's order.
+        splits: the examples of `train`, `dev` and `test`, in the source's order; `dev` may be missing.
         split_fingerprints: each split's counts and hash.
-        warnings: what to know before comparing numbers on it with published ones.
+        schemes: the tagging scheme of each split with gold. A split that is not among them has words alone: its
+            examples have no entities because nobody knows them.
+        warnings: what to know before training, or before comparing numbers on it with published ones.
     """
 
     name: str
@@ -34,30 +40,38 @@ class Corpus:
     types: tuple[str, ...]
     splits: Mapping[str, Sequence[Example]]
     split_fingerprints: Mapping[str, SplitFingerprint]
+    schemes: Mapping[str, TagScheme]
     warnings: tuple[str, ...] = ()
+
+    def has_gold(self, split: str) -> bool:
+        """Whether a split is annotated, so that it can be trained on and scored."""
+        return split in self.schemes
 
 
 def read_corpus(folder: str | Path) -> Corpus:
     """Read a corpus from its source files alone; nothing is written.
 
     Args:
-        folder: a corpus in one of the layouts of `readers.LAYOUTS`.
+        folder: a corpus in one of the layouts of `layouts.LAYOUTS`.
 
     Raises:
         CorpusError: everything that is wrong with it, with file and line.
     """
     folder = Path(folder)
     splits = read_splits(folder)
-    fingerprints = {name: split_fingerprint(examples) for name, examples in splits.items()}
+    fingerprints = {
+        name: split_fingerprint(split.examples, has_gold=split.scheme is not None) for name, split in splits.items()
+    }
     recognition = recognise(fingerprints)
     return Corpus(
         name=folder.resolve().name,
         fingerprint=corpus_fingerprint(fingerprints),
         variant=recognition.variant,
-        types=tuple(sorted({kind for split in fingerprints.values() for kind in split.entities})),
-        splits=splits,
+        types=tuple(sorted({kind for split in fingerprints.values() for kind in split.entities or ()})),
+        splits={name: split.examples for name, split in splits.items()},
         split_fingerprints=fingerprints,
-        warnings=recognition.warnings,
+        schemes={name: split.scheme for name, split in splits.items() if split.scheme is not None},
+        warnings=(*recognition.warnings, *_split_warnings(splits), *_type_warnings(splits)),
     )
 
 
@@ -68,7 +82,7 @@ def load_corpus(folder: str | Path, *, prepared_dir: str | Path) -> Corpus:
     prepared anew, beside the old ones.
 
     Args:
-        folder: a corpus in one of the layouts of `readers.LAYOUTS`.
+        folder: a corpus in one of the layouts of `layouts.LAYOUTS`.
         prepared_dir: where prepared data are kept; may be shared by all corpora.
 
     Raises:
@@ -87,6 +101,42 @@ def load_corpus(folder: str | Path, *, prepared_dir: str | Path) -> Corpus:
         splits = read_prepared(prepared)
     except Exception as error:  # TFDS and array_record raise many kinds for missing or broken files
         raise ValueError(damaged) from error
-    if {name: split_fingerprint(examples) for name, examples in splits.items()} != source.split_fingerprints:
+    found = {name: split_fingerprint(examples, has_gold=source.has_gold(name)) for name, examples in splits.items()}
+    if found != source.split_fingerprints:
         raise ValueError(damaged)
     return dataclasses.replace(source, splits=splits)
+
+
+def _split_warnings(splits: Mapping[str, ReadSplit]) -> list[str]:
+    """What is unusual about the splits, and what follows from it."""
+    warnings = []
+    if "dev" not in splits:
+        warnings.append("there is no dev split: nothing is selected, the last epoch counts")
+    for name, split in splits.items():
+        if split.scheme is None:
+            selected = "; nothing is selected on it, the last epoch counts" if name == "dev" else ""
+            warnings.append(f"{name} has words alone, no gold: it is predicted, never scored{selected}")
+        elif not split.scheme.name:
+            warnings.append(
+                f"{name}: every tag is O, so it is scored as text without entities; if it has no gold, "
+                "leave only the column of words"
+            )
+    return warnings
+
+
+def _type_warnings(splits: Mapping[str, ReadSplit]) -> list[str]:
+    """Types that may be misspelt, or that training never shows."""
+    places: dict[str, list[str]] = {}
+    for split in splits.values():
+        for example in split.examples:
+            for entity in example.entities:
+                places.setdefault(entity.type, []).append(example.id)
+    trained = {entity.type for example in splits["train"].examples for entity in example.entities}
+    few = [
+        f"{kind} ({len(ids)}, the first in {ids[0]})" for kind, ids in sorted(places.items()) if len(ids) < FEW_ENTITIES
+    ]
+    unseen = sorted(places.keys() - trained)
+    return [
+        *([f"types with fewer than {FEW_ENTITIES} entities, misspelt perhaps: {', '.join(few)}"] if few else []),
+        *([f"types that do not occur in train and cannot be learned: {', '.join(unseen)}"] if unseen else []),
+    ]

@@ -18,7 +18,7 @@ class SplitFingerprint:
     Attributes:
         sentences: sentences or tweets.
         tokens: words.
-        entities: entities of each type, types sorted.
+        entities: entities of each type, types sorted; None for a split without gold.
         sha256: hash (hex) of what was read: ids, words and entities. Not of the file's bytes, so that line ends, a
             byte order mark or IOB1 instead of IOB2 don't make another corpus of the same one, and no edit that
             changes an example goes unseen.
@@ -26,7 +26,7 @@ class SplitFingerprint:
 
     sentences: int
     tokens: int
-    entities: Mapping[str, int]
+    entities: Mapping[str, int] | None
     sha256: str
 
 
@@ -57,19 +57,19 @@ class Recognition:
     warnings: tuple[str, ...] = ()
 
 
-def split_fingerprint(examples: Sequence[Example]) -> SplitFingerprint:
-    """Count and hash one split."""
+def split_fingerprint(examples: Sequence[Example], *, has_gold: bool = True) -> SplitFingerprint:
+    """Count and hash one split; without gold it is another than one where gold has no entity."""
     digest = hashlib.sha256()
     counts: collections.Counter[str] = collections.Counter()
     for example in examples:
         entities = [(entity.start, entity.end, entity.type) for entity in example.entities]
         counts.update(entity.type for entity in example.entities)
-        record = [example.id, example.image_id, example.words, entities]
+        record = [example.id, example.image_id, example.words, entities if has_gold else None]
         digest.update(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")
     return SplitFingerprint(
         sentences=len(examples),
         tokens=sum(len(example.words) for example in examples),
-        entities=dict(sorted(counts.items())),
+        entities=dict(sorted(counts.items())) if has_gold else None,
         sha256=digest.hexdigest(),
     )
 
@@ -88,7 +88,9 @@ def recognise(splits: Mapping[str, SplitFingerprint]) -> Recognition:
         may not be comparable with those published on the variant. `unknown variant` where no counts match.
     """
     for variant in KNOWN_VARIANTS:
-        if all(variant.splits[name].sha256 == split.sha256 for name, split in splits.items()):
+        if {name: known.sha256 for name, known in variant.splits.items()} == {
+            name: split.sha256 for name, split in splits.items()
+        }:
             return Recognition(variant.name)
     for variant in KNOWN_VARIANTS:
         if not _differences(variant, splits):
@@ -116,24 +118,27 @@ def _nearest(splits: Mapping[str, SplitFingerprint]) -> str:
     best = max(KNOWN_VARIANTS, key=lambda variant: matching[variant.name])
     if not matching[best.name]:
         names = ", ".join(variant.name for variant in KNOWN_VARIANTS)
-        return f"counts match no known variant ({names}); scores on it compare with no published ones"
+        return f"no known variant of a published corpus ({names}): scores on it compare with no published ones"
     differences = "; ".join(_differences(best, splits))
     return f"counts match no known variant; nearest is {best.name}, but {differences}"
 
 
 def _differences(variant: KnownVariant, splits: Mapping[str, SplitFingerprint]) -> list[str]:
     """Where the counts of a corpus differ from what is known of a variant."""
-    differences = []
+    differences = [f"it has no {name} split" for name in variant.splits if name not in splits]
     for name, split in splits.items():
         known = variant.splits[name]
+        entities = split.entities or {}
         counts = (
             ("sentences", split.sentences, known.sentences),
             ("tokens", split.tokens, known.tokens),
-            ("entities", sum(split.entities.values()), known.entities),
+            ("entities", sum(entities.values()), known.entities),
         )
         found = [f"{have:,} {what} (not {want:,})" for what, have, want in counts if want is not None and have != want]
-        if known.per_type is not None and split.entities != known.per_type:
-            found.append(f"entities {_types(split.entities)} (not {_types(known.per_type)})")
+        if known.per_type is not None and entities != known.per_type:
+            found.append(f"entities {_types(entities)} (not {_types(known.per_type)})")
+        if split.entities is None:
+            found.append("no gold")
         if found:
             differences.append(f"{name} has {', '.join(found)}")
     return differences

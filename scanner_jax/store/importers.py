@@ -1,19 +1,16 @@
-"""Read published knowledge files into records of the store."""
+"""Read published captions, notes and encyclopedias into records of the store."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from scanner_jax.store.layout import StoreError, Value
+from scanner_jax.store.layout import Value
+from scanner_jax.store.sources import Imported, all_lines, lines, refuse, without_extension
 from scanner_jax.types import Example
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 NOTE_FILES = {"train": ("train.txt",), "dev": ("valid.txt", "dev.txt"), "test": ("test.txt",)}
 """The names that a split's notes go by."""
@@ -23,24 +20,6 @@ LISTED_PROBLEMS = 1000
 
 REPETITION = re.compile(r"(?<![\w'])(\w(?:.{0,60}?\w)?)(?:\W+\1(?![\w'])){3,}(?P<rest>.*)$", re.DOTALL)
 """A phrase four times or more in a row, and what follows."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Imported:
-    """What an importer read: the records, what it noticed (remark -> places), and the sources."""
-
-    records: tuple[tuple[str, Value], ...]
-    remarks: Mapping[str, tuple[str, ...]]
-    sources: tuple[Path, ...]
-
-    def provenance(self, importer: str, version: int) -> dict[str, Any]:
-        """Importer, counts, and each source's name and sha256."""
-        return {
-            "importer": importer,
-            "importer_version": version,
-            "counts": {remark: len(places) for remark, places in self.remarks.items()},
-            "sources": [{"file": path.name, "sha256": file_sha256(path)} for path in self.sources],
-        }
 
 
 @dataclasses.dataclass(slots=True)
@@ -69,9 +48,9 @@ def read_captions(paths: Sequence[Path]) -> Imported:
     empty: list[str] = []
     again: list[str] = []
     cut: list[str] = []
-    for place, line in _lines(paths, problems):
+    for place, line in lines(paths, problems):
         name, separator, caption = line.partition(" :")
-        key = _without_extension(name)
+        key = without_extension(name)
         if not separator or not key:
             problems.append(f"{place}: expected 'IMAGE.jpg :caption', found {line[:60]!r}")
             continue
@@ -87,7 +66,7 @@ def read_captions(paths: Sequence[Path]) -> Imported:
             cut += [place] if text != caption.strip() else []
     if not texts and not problems:
         problems.append(f"no caption in {', '.join(map(str, paths))}; expected lines of 'IMAGE.jpg :caption'")
-    _refuse(problems)
+    refuse(problems)
     records = tuple((key, {"text": text}) for key, text in texts.items())
     remarks = {
         "skipped, empty": tuple(empty),
@@ -141,7 +120,7 @@ def read_notes(folder: Path, corpus: Mapping[str, Sequence[Example]]) -> Importe
         records += [(example.id, {"text": note}) for example, note in zip(examples, notes, strict=False) if note]
         without += [f"{split} {example.id}" for example, note in zip(examples, notes, strict=False) if not note]
         sources.append(path)
-    _refuse(problems)
+    refuse(problems)
     return Imported(tuple(records), {"examples without notes": tuple(without)}, tuple(sources))
 
 
@@ -154,7 +133,7 @@ def read_pages(path: Path) -> Iterator[tuple[str, str]]:
         StoreError: at the end of the file, listing every malformed line; or at the 1,000th.
     """
     problems: list[str] = []
-    for place, line in _lines([path], problems):
+    for place, line in lines([path], problems):
         page = _page(line)
         if isinstance(page, str):
             problems.append(f"{place}: {page}")
@@ -163,36 +142,7 @@ def read_pages(path: Path) -> Iterator[tuple[str, str]]:
         if len(problems) >= LISTED_PROBLEMS:
             problems.append(f"reading stopped here, after {LISTED_PROBLEMS:,} malformed lines")
             break
-    _refuse(problems)
-
-
-def file_sha256(path: Path) -> str:
-    """A file's sha256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _lines(paths: Sequence[Path], problems: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield `file:line` and the text of every line that isn't blank; lines end at LF or CRLF alone."""
-    for path in paths:
-        for place, line in _all_lines(path, problems):
-            if line.strip():
-                yield f"{path}:{place}", line
-
-
-def _all_lines(path: Path, problems: list[str]) -> Iterator[tuple[int, str]]:
-    if not path.is_file():
-        problems.append(f"{path} {'is a folder; give the file in it' if path.is_dir() else 'does not exist'}")
-        return
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                yield (
-                    number,
-                    raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8"),
-                )
-            except UnicodeDecodeError as error:
-                problems.append(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file")
+    refuse(problems)
 
 
 def _page(line: str) -> tuple[str, str] | str:
@@ -210,16 +160,11 @@ def _page(line: str) -> tuple[str, str] | str:
     return (title, text) if title.strip() else "the title is empty"
 
 
-def _without_extension(name: str) -> str:
-    stem, dot, extension = name.rpartition(".")
-    return stem if f"{dot}{extension}".lower() in IMAGE_EXTENSIONS else ""
-
-
 def _blocks(path: Path, problems: list[str]) -> list[_Block]:
     """Cut a notes file at its blank lines."""
     blocks: list[_Block] = []
     current: _Block | None = None
-    for number, line in _all_lines(path, problems):
+    for number, line in all_lines(path, problems):
         if not line:
             current = None
             continue
@@ -268,8 +213,3 @@ def _first_difference(example: Example, block: _Block) -> tuple[int, str, str]:
         return line, repr(found), "the end of the sentence"
     line = block.words[-1][0] + 1 if block.words else block.line
     return line, "the end of the sentence", repr(example.words[len(block.words)])
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise StoreError("nothing was imported:\n" + "\n".join(problems))

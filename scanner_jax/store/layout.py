@@ -12,7 +12,7 @@ atomic rename, so a reader sees the old kind or the new one, never half of eithe
 | kind | key | value |
 |---|---|---|
 | `captions` | image id | `{"text": str}` |
-| `notes` | example id | `{"text": str}` |
+| `notes` | example id | `{"text": str, "spans": [[start, end, str]]}`; words, end exclusive; `spans` may be missing |
 | `objects` | image id | `{"objects": [{"box": [x1, y1, x2, y2], "label": str, "score": float, "caption": str}]}` |
 """
 
@@ -35,7 +35,8 @@ RECORD_LIMIT = 64 * 2**20
 
 IMPORT_COMMANDS = {
     "captions": "python -m scanner_jax.store import captions SOURCE {folder}",
-    "notes": "python -m scanner_jax.store import notes SOURCE {folder} --corpus FOLDER",
+    "notes": "python -m scanner_jax.store import notes SOURCE {folder} --corpus FOLDER (or import notes-jsonl)",
+    "objects": "python -m scanner_jax.store import vinvl SOURCE {folder}",
 }
 
 Value = dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from scanner_jax.store.layout import (
     import_command,
     read_provenance,
 )
-from scanner_jax.types import ImageObject
+from scanner_jax.types import ImageObject, Span
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,8 +98,15 @@ class Store:
         return self._text("captions", image_id)
 
     def notes(self, example_id: str) -> str | None:
-        """A language model's free notes on an example, None where there are none."""
-        return self._text("notes", example_id)
+        """A language model's free notes on an example as a whole, None where there are none."""
+        return self._text("notes", example_id) or None
+
+    def span_notes(self, example_id: str) -> dict[Span, str]:
+        """The notes on single spans of an example."""
+        value = self.get("notes", example_id)
+        with damage_reported(self.folder / "notes"):
+            spans = value.get("spans", ()) if value else ()
+            return {Span(int(start), int(end)): str(text) for start, end, text in spans}
 
     def objects(self, image_id: str) -> tuple[ImageObject, ...]:
         """The objects detected in an image, in the order they were written; none gives an empty tuple."""
@@ -132,7 +140,7 @@ class Store:
 def _open_kind(folder: Path, kind: str) -> _Kind:
     """Open one kind; looks again where a writer replaced it between reading its provenance and its files."""
     path = folder / kind
-    for _ in range(3):
+    for _ in range(10):
         provenance = read_provenance(path)
         try:
             with damage_reported(path):
@@ -144,15 +152,18 @@ def _open_kind(folder: Path, kind: str) -> _Kind:
 
 def _open_files(path: Path, provenance: Mapping[str, Any]) -> _Kind:
     records, keys = (path / name for name in file_names(provenance["fingerprint"]))
-    if (size := records.stat().st_size) != provenance["bytes"]:
-        raise ValueError(f"{records.name} is cut short: {size:,} bytes of {provenance['bytes']:,}")
+    found = records.stat()
+    if found.st_size != provenance["bytes"]:
+        raise ValueError(f"{records.name} is cut short: {found.st_size:,} bytes of {provenance['bytes']:,}")
     data = keys.read_bytes()
     if hashlib.sha256(data).hexdigest() != provenance["keys_sha256"]:
         raise ValueError(f"{keys.name} is damaged: not the keys that were written")
     positions = {str(key): position for position, key in enumerate(_unpack(data))}
     reader = ArrayRecordReader(str(records), "readahead_buffer_size:0,max_parallelism:0")  # random access
     if not reader.ok() or not len(positions) == reader.num_records() == provenance["count"]:
-        records.stat()  # a file that a writer has just replaced reads as empty: then look again
+        now = records.stat()  # a file that a writer has just replaced reads as empty: then look again
+        if (now.st_ino, now.st_mtime_ns) != (found.st_ino, found.st_mtime_ns):
+            raise FileNotFoundError(errno.ENOENT, "replaced while it was opened", str(records))
         raise ValueError(f"{records.name} is damaged: {reader.num_records()} records of {provenance['count']}")
     return _Kind(provenance, positions, reader)
 

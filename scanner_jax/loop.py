@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from scanner_jax import checkpoint
 from scanner_jax.encoder import Params
+from scanner_jax.interrupt import Interrupted, deferred_signals
 from scanner_jax.optim import make_optimizer
 from scanner_jax.pipeline import Batch, Features, steps_per_epoch, training_batches
 from scanner_jax.progress import open_progress
@@ -27,11 +28,18 @@ LossFn = Callable[[Params, Batch, jax.Array], Float[Array, ""]]
 
 
 class TrainState(NamedTuple):
-    """All that a step changes, and all that a resumed run needs besides its position in the data."""
+    """All that a step changes."""
 
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
+
+
+class Best(NamedTuple):
+    """The parameters with the highest score on dev so far, as numpy arrays."""
+
+    score: np.float64
+    params: Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +124,9 @@ def train(
 ) -> Params:
     """Train on the features, going on from the folder's last checkpoint, and return the best parameters.
 
+    A checkpoint holds train state, position in the data and the best so far; the random keys follow from seed and
+    step. So a run that was interrupted ends as an undisturbed one, on the CPU bit for bit.
+
     Args:
         name: what the console calls this training.
         params: where training starts.
@@ -126,13 +137,15 @@ def train(
         evaluate: gives some parameters' scores on dev in percent, of which `score` decides the best;
             None keeps the last parameters.
         seed: of the order of the examples and of dropout.
-        folder: receives `checkpoints/` and `metrics.jsonl`.
+        folder: receives `checkpoints/`, `metrics.jsonl` and, where TensorBoard is installed, its event file.
 
     Returns:
-        The parameters with the best score, as numpy arrays.
+        The parameters with the best score (the latest among equals), as numpy arrays.
 
     Raises:
+        CheckpointError: a checkpoint cannot be written.
         DivergedError: a loss that is not finite; no checkpoint holds it.
+        Interrupted: SIGTERM or Ctrl-C came; the step was finished and saved, or an evaluation left, whose step was.
         ValueError: there is nothing to train on.
     """
     if not features:
@@ -150,29 +163,44 @@ def train(
     train_step = make_train_step(loss_fn, tx, rng=jax.random.key(seed))
     params = jax.tree.map(jnp.array, params)  # copied, because the first step donates them
     state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+    best = _better(None, params, -math.inf) if evaluate else None
     with (
         contextlib.closing(checkpoint.open_checkpoints(folder / "checkpoints")) as manager,
-        open_progress(name, folder) as progress,
+        deferred_signals() as signals,
     ):
-        state, batches = checkpoint.restore_last(manager, state, batches)
+        (state, best), batches = checkpoint.restore_last(manager, (state, best), batches)
+        start = int(state.step)
         losses: list[Float[Array, ""]] = []
-        with progress.bar(total, start=int(state.step)) as advance:
-            for step in range(int(state.step) + 1, total + 1):
-                state, loss = train_step(state, next(batches))
-                losses.append(loss)
-                ends_epoch = step % epoch == 0
-                saving = ends_epoch or step % settings.checkpoint_every == 0
-                if saving or step % settings.log_every == 0:
-                    mean, losses = _finite_mean(losses, step), []
-                    progress.record(step, {"loss": mean})
-                    advance(step, mean)
-                if saving:
-                    scores = evaluate(state.params) if evaluate and ends_epoch else None
-                    if scores:
-                        said = ", ".join(f"{key} {value:g}" for key, value in scores.items() if key != "score")
-                        progress.record(step, scores, say=f"dev {said}")
-                    checkpoint.save(manager, step, state, batches, score=scores["score"] if scores else None)
-        return jax.device_get(checkpoint.restore_best(manager, state).params)
+        progress = open_progress(name, folder, start=start)
+        with progress.bar(total, start=start) as advance:
+            # A checkpoint holds no scores of its own step, so the first round is for those alone.
+            for step in range(start, total + 1):
+                saved = f"{name} is saved up to step {step} of {total}"
+                if step > start:
+                    state, loss = train_step(state, next(batches))
+                    losses.append(loss)
+                    leaving = signals.received
+                    saving = leaving or step % epoch == 0 or step % settings.checkpoint_every == 0
+                    if saving or step % settings.log_every == 0:
+                        mean, losses = _finite_mean(losses, step), []
+                        progress.record(step, {"loss": mean})
+                        advance(step, mean)
+                    if saving:
+                        checkpoint.save(manager, step, (state, best), batches)
+                    if leaving:
+                        raise Interrupted(leaving, saved)
+                if evaluate and step > 0 and step % epoch == 0:
+                    with signals.at_once(saved):
+                        scores = evaluate(state.params)
+                    said = ", ".join(f"{key} {value:g}" for key, value in scores.items() if key != "score")
+                    progress.record(step, scores, say=f"dev {said}")
+                    best = _better(best, state.params, scores["score"])
+        return jax.device_get(state.params) if best is None else best.params
+
+
+def _better(best: Best | None, params: Params, score: float) -> Best:
+    """The better parameters of two, the later ones among equals; copied, because the next step donates them."""
+    return best if best and best.score > score else Best(np.float64(score), jax.tree.map(np.array, params))
 
 
 def _finite_mean(losses: list[Float[Array, ""]], step: int) -> float:

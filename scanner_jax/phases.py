@@ -3,6 +3,8 @@
 A phase's hash covers what decides its result: its own part of the config, the fingerprints of the data it
 reads, a VERSION that is raised by hand when its code changes its result, and its parents' hashes. So runs
 that share a folder of phases share their results, and no result is ever mistaken for another's.
+
+A finished phase has the SHA-256 of its files beside them, and each run that uses it checks them once.
 """
 
 from __future__ import annotations
@@ -16,9 +18,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scanner_jax.files import read_json, write_json
+from scanner_jax import checkpoint
+from scanner_jax.files import damaged_files, json_text, read_json, write_checksums, write_json
+from scanner_jax.lock import LOCK, locked
+from scanner_jax.progress import EVENTS, METRICS
 
 logger = logging.getLogger(__name__)
+
+RESULT = "result.json"
+"""Marks a phase as finished."""
+
+CHECKPOINTS = "checkpoints"
+
+_CHANGING = (LOCK, METRICS, EVENTS, CHECKPOINTS)
+"""What in a phase's folder is no part of its result."""
+
+
+class DamagedPhaseError(RuntimeError):
+    """The files of a finished phase are no longer what it left; the message names them and says what to do."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,11 +78,13 @@ class Phase:
 
 def finished(phase: Phase, root: Path) -> bool:
     """Whether the phase has run to its end in `root`."""
-    return (phase.folder(root) / "result.json").is_file()
+    return (phase.folder(root) / RESULT).is_file()
 
 
 def run(phase: Phase, root: Path, body: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
     """Run a phase unless it is finished, and return its result.
+
+    One process at a time runs it; another waits and then finds it finished (`lock.locked` says where that holds).
 
     Args:
         phase: what to run.
@@ -75,15 +94,55 @@ def run(phase: Phase, root: Path, body: Callable[[Path], Mapping[str, Any]]) -> 
 
     Returns:
         The result; written last and by renaming, it marks the phase as finished.
+
+    Raises:
+        DamagedPhaseError: a file of the finished phase has changed since, or is missing.
+        OSError: the disk is full, or the folder cannot be written.
     """
     folder = phase.folder(root)
-    if not finished(phase, root):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "phase.json", phase.describe())
-        logger.info("%s: running in %s", phase.name, folder)
-        write_json(folder / "result.json", dict(body(folder)))
+    if finished(phase, root):
+        _finished_before(phase, folder)
     else:
-        logger.info("%s: finished before, in %s", phase.name, folder)
+        with locked(folder):
+            if finished(phase, root):  # by the process that this one waited for
+                _finished_before(phase, folder)
+            else:
+                _run(phase, folder, body)
     # What training needed to go on is of no more use; a run killed just here leaves it to the next one.
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return read_json(folder / "result.json")
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return read_json(folder / RESULT)
+
+
+def _run(phase: Phase, folder: Path, body: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Do a phase's work; the folder is locked."""
+    _remove_litter(folder)
+    write_json(folder / "phase.json", phase.describe())
+    logger.info("%s: running in %s", phase.name, folder)
+    result = dict(body(folder))
+    write_checksums(folder, leave_out=_CHANGING, planned={RESULT: json_text(result)})
+    write_json(folder / RESULT, result)
+
+
+def _finished_before(phase: Phase, folder: Path) -> None:
+    """Check the files of a phase that some run has finished."""
+    logger.info("%s: finished before, in %s", phase.name, folder)
+    try:
+        damaged = damaged_files(folder)
+    except FileNotFoundError:
+        logger.warning("%s: from a version that recorded no checksums; its files are used unchecked", folder)
+        return
+    if damaged:
+        raise DamagedPhaseError(
+            f"{', '.join(str(folder / name) for name in damaged[:3])}: missing, or changed since {phase.name} was "
+            f"finished; delete {folder} and give the same command again, which runs it anew"
+        )
+
+
+def _remove_litter(folder: Path) -> None:
+    """Remove what killed processes were just writing; with the folder locked, nobody else is."""
+    for pattern in ("*.tmp", checkpoint.ASIDE, f"{CHECKPOINTS}/{checkpoint.ASIDE}"):
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

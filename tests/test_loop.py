@@ -1,99 +1,127 @@
-"""The training loop: resuming, the best checkpoint, divergence, same seed twice."""
+"""The training loop: resuming, the best parameters, divergence, same seed twice."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from line_training import SETTINGS, closeness, loss_fn, run
 
-from scanner_jax.loop import DivergedError, TrainingSettings, train
+from scanner_jax.files import read_json_lines
+from scanner_jax.loop import DivergedError
 
-SETTINGS = TrainingSettings(
-    epochs=3,
-    batch_size=4,
-    learning_rate=0.1,
-    warmup_fraction=0.1,
-    weight_decay=0.01,
-    max_grad_norm=1.0,
-    awp_gamma=0.01,
-    awp_start=0.5,
-    awp_clip_eps=None,
-    checkpoint_every=3,
-    log_every=2,
-)
+TEN_STEPS = dataclasses.replace(SETTINGS, epochs=2)
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
-    x: float
-    y: float
-    length: int = 1
+def equal(first, second):
+    return jax.tree.all(jax.tree.map(np.array_equal, first, second))
 
 
-POINTS = [Point(x=index / 10, y=0.3 * index - 1) for index in range(18)]
+def final_checkpoint(folder):
+    """Every array of the last checkpoint (train state, best parameters, best score), and the position in the data."""
+    last = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = jax.tree.leaves_with_path(checkpointer.restore(last / "state"))
+    position = (last / "batches" / "process_0-of-1.json").read_text()
+    return last.name, position, {jax.tree_util.keystr(path): np.asarray(array) for path, array in arrays}
 
 
-def collate(points, *, batch_size):
-    rows = np.zeros((batch_size, 3), np.float32)
-    rows[: len(points)] = [(point.x, point.y, 1) for point in points]
-    return {"x": rows[:, 0], "y": rows[:, 1], "mask": rows[:, 2]}
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, run(folder, evaluate=closeness)
 
 
-def loss_fn(params, batch, rng):
-    noise = jax.random.normal(rng, batch["x"].shape)  # stands for dropout
-    error = params["kernel"][0, 0] * (batch["x"] + 0.01 * noise) + params["bias"][0] - batch["y"]
-    return (batch["mask"] * error**2).sum() / batch["mask"].sum()
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The environment of child processes, which share what one of them has compiled."""
+    cache = str(tmp_path_factory.mktemp("xla"))
+    least = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    return os.environ | least | {"JAX_COMPILATION_CACHE_DIR": cache}
 
 
-def start():
-    return {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
-
-
-def run(folder, *, evaluate=None, loss=loss_fn, settings=SETTINGS, points=POINTS):
-    folder.mkdir(exist_ok=True)
-    return train(
-        name="line",
-        params=start(),
-        loss_fn=loss,
-        features=points,
-        collate=collate,
-        settings=settings,
-        evaluate=evaluate,
-        seed=7,
-        folder=folder,
-    )
+def train_in_a_child(folder, *moment, env):
+    command = [sys.executable, "-m", "tests.line_training", str(folder), *moment]
+    root = Path(__file__).parent.parent
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=env, cwd=root)
 
 
 def test_same_seed_twice_is_equal_and_learns(tmp_path):
     first, second = run(tmp_path / "a"), run(tmp_path / "b")
-    assert jax.tree.all(jax.tree.map(np.array_equal, first, second))
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert equal(first, second)
+    losses = [record["loss"] for record in read_json_lines(tmp_path / "a" / "metrics.jsonl")]
     assert losses[-1] < losses[0] / 2
     assert not np.array_equal(first["kernel"], np.ones((1, 1)))
 
 
-@pytest.mark.parametrize("stop_at", [4, 8, 12])  # behind a checkpoint, before AWP and after it
-def test_resumed_run_is_bit_for_bit_the_undisturbed_one(tmp_path, stop_at):
-    undisturbed = run(tmp_path / "a")
-    seen = []
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("batch", "12", "SIGKILL"),  # batches are read ahead of the steps
+        ("checkpoint", "4", "SIGKILL"),  # step 6's, whose checksums are missing
+        ("dev", "2", "SIGTERM"),
+        ("checkpoint", "3", "SIGINT"),
+    ],
+    ids=" ".join,
+)
+def test_a_killed_run_ends_bit_for_bit_as_the_undisturbed_one(tmp_path, undisturbed, compiled, moment):
+    folder, best = undisturbed
+    killed = train_in_a_child(tmp_path, *moment, env=compiled)
+    assert killed.returncode == {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[moment[2]], killed.stderr
+    if moment[2] != "SIGKILL":
+        assert "line is saved up to step" in killed.stdout
+    records = read_json_lines(tmp_path / "metrics.jsonl")
+    assert equal(run(tmp_path, evaluate=closeness), best)
+    step, position, arrays = final_checkpoint(folder)
+    step_again, position_again, arrays_again = final_checkpoint(tmp_path)
+    assert (step_again, position_again) == (step, position) == ("15", position)
+    assert any("opt_state" in name or "mu" in name for name in arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(arrays_again[name], array, strict=True)
+    # No record is lost, and none stands twice.
+    ours, theirs = read_json_lines(tmp_path / "metrics.jsonl"), read_json_lines(folder / "metrics.jsonl")
+    assert [(line["step"], line["score"]) for line in ours if "score" in line] == [
+        (line["step"], line["score"]) for line in theirs if "score" in line
+    ]
+    steps = [line["step"] for line in ours if "loss" in line]
+    assert steps == sorted(set(steps)) and set(steps) >= {line["step"] for line in theirs if "loss" in line}
+    assert all(line in ours for line in records if line["step"] <= 3)
 
-    def collate_and_stop(points, *, batch_size):
-        seen.append(points)
-        if len(seen) == stop_at:
-            raise KeyboardInterrupt
-        return collate(points, batch_size=batch_size)
 
-    folder = tmp_path / "b"
-    folder.mkdir()
-    arguments = {"name": "line", "params": start(), "loss_fn": loss_fn, "features": POINTS, "settings": SETTINGS}
-    with pytest.raises(KeyboardInterrupt):
-        train(**arguments, collate=collate_and_stop, evaluate=None, seed=7, folder=folder)
-    resumed = run(folder)
-    assert jax.tree.all(jax.tree.map(np.array_equal, undisturbed, resumed))
+def test_five_steps_and_a_kill_and_five_more_are_ten(tmp_path, compiled):
+    ten = run(tmp_path / "a", evaluate=closeness, settings=TEN_STEPS)
+    killed = train_in_a_child(tmp_path / "b", "dev", "1", "SIGKILL", "2", env=compiled)
+    assert killed.returncode == -9
+    assert [path.name for path in sorted((tmp_path / "b" / "checkpoints").iterdir())] == ["3", "5"]
+    assert equal(run(tmp_path / "b", evaluate=closeness, settings=TEN_STEPS), ten)
+    ours, theirs = final_checkpoint(tmp_path / "b"), final_checkpoint(tmp_path / "a")
+    assert ours[:2] == theirs[:2] and ours[0] == "10"
+    assert ours[2].keys() == theirs[2].keys()
+    for name, array in theirs[2].items():
+        np.testing.assert_array_equal(ours[2][name], array, strict=True)
+
+
+def test_resuming_with_other_habits_changes_nothing(tmp_path, undisturbed):
+    """How often a run is saved and logged is not in a phase's hash, so it may change on the way."""
+
+    class StopError(Exception):
+        pass
+
+    def stop(params):
+        raise StopError
+
+    with pytest.raises(StopError):
+        run(tmp_path, evaluate=stop)
+    habits = dataclasses.replace(SETTINGS, checkpoint_every=4, log_every=1)
+    assert equal(run(tmp_path, evaluate=closeness, settings=habits), undisturbed[1])
 
 
 def test_best_parameters_on_dev_come_back(tmp_path):
@@ -101,14 +129,24 @@ def test_best_parameters_on_dev_come_back(tmp_path):
 
     def evaluate(params):
         kept.append(jax.device_get(params))
-        return {"score": [10.0, 30.0, 20.0][len(kept) - 1]}
+        return {"score": [10.0, 30.0, 20.0, 20.0][len(kept) - 1]}
 
     best = run(tmp_path / "a", evaluate=evaluate)
     assert len(kept) == SETTINGS.epochs
-    assert jax.tree.all(jax.tree.map(np.array_equal, best, kept[1]))
-    # A run that was already finished trains no further and gives the same.
-    assert jax.tree.all(jax.tree.map(np.array_equal, best, run(tmp_path / "a", evaluate=evaluate)))
-    assert len(kept) == SETTINGS.epochs
+    assert equal(best, kept[1])
+    # A run that was already finished trains no further and gives the same; it looks at its last step once more.
+    assert equal(best, run(tmp_path / "a", evaluate=evaluate))
+    assert len(kept) == SETTINGS.epochs + 1
+
+
+def test_the_latest_among_equals_is_the_best(tmp_path):
+    kept = []
+
+    def evaluate(params):
+        kept.append(jax.device_get(params))
+        return {"score": [30.0, 30.0, 20.0][len(kept) - 1]}
+
+    assert equal(run(tmp_path, evaluate=evaluate), kept[1])
 
 
 def test_without_dev_the_last_parameters_come_back(tmp_path):
@@ -119,7 +157,7 @@ def test_without_dev_the_last_parameters_come_back(tmp_path):
         return {"score": float(len(kept))}  # the last is the best
 
     run(tmp_path / "a", evaluate=evaluate)
-    assert jax.tree.all(jax.tree.map(np.array_equal, kept[-1], run(tmp_path / "b")))
+    assert equal(kept[-1], run(tmp_path / "b"))
 
 
 def test_divergence_stops_and_keeps_the_checkpoint_before_it(tmp_path):

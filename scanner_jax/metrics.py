@@ -123,7 +123,8 @@ def seen_counts(
     """Split `entity_counts` into surfaces that are gold in the training split and all others (paper, Table 8).
 
     **Assumption:** an entity is seen where its exact surface (its words joined by single spaces, case kept)
-    is a gold surface of any type there; gold and predictions are each split by their own surface.
+    is a gold surface of any type there; gold and predictions are each split by their own surface. A span that is
+    not within its sentence has no surface, so it is unseen.
 
     Args:
         examples: the split, with its gold entities.
@@ -139,7 +140,9 @@ def seen_counts(
     gold_mentions, predicted_mentions = _mentions([example.entities for example in examples], predicted)
 
     def seen(mention: _Mention) -> bool:
-        return " ".join(examples[mention.sentence].words[mention.start : mention.end]) in training_surfaces
+        words = examples[mention.sentence].words
+        inside = 0 <= mention.start < mention.end <= len(words)
+        return inside and " ".join(words[mention.start : mention.end]) in training_surfaces
 
     seen_gold = {mention for mention in gold_mentions if seen(mention)}
     seen_predicted = {mention for mention in predicted_mentions if seen(mention)}

@@ -1,70 +1,179 @@
-"""The report: the predictions' format and the three files."""
+"""The command that scores any system's predictions."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from scanner_jax.evaluate import prediction_record, write_report
-from scanner_jax.metrics import metrics_table
+from scanner_jax.corpora import read_corpus
+from scanner_jax.evaluate import EvaluationError, align, main
 from scanner_jax.types import Entity, Example
 
-TWEET = Example("test-7", ("Łódź", "loves", "Mira", "Okafor", "🕊", "!"))
-METRICS = {
-    "detector": {"dev": None, "test": {"precision": 80.0, "recall": 75.0, "f1": 77.42, "support": 4}},
-    "recognizer": {"dev": None, "test": {"micro": {"precision": 50.0, "recall": 25.0, "f1": 33.33, "support": 4}}},
+DATA = Path(__file__).parent.parent / "data"
+TWEETS = {
+    "train": "IMGID:1\nMira\tB-PER\nvisits\tO\nTamsin\tB-LOC\n",
+    "valid": "IMGID:2\nTamsin\tI-LOC\nagain\tO\n",
+    "test": (
+        "IMGID:3\nMira\tB-PER\nOkafor\tI-PER\nin\tO\nTamsin\tB-LOC\n\n"
+        "IMGID:3\nMira\tB-PER\nsings\tO\n\nIMGID:4\nReds\tI-ORG\nwin\tO\n\nIMGID:5\nnothing\tO\n"
+    ),
 }
+GOLD_ENTITIES = {"3": [(0, 2, "PER"), (3, 4, "LOC")], "3#2": [(0, 1, "PER")], "4": [(0, 1, "ORG")], "5": []}
 
 
-def test_prediction_record() -> None:
-    found = [(Entity(2, 4, "PER", ((1.0, 2.0, 30.5, 40.0),)), 0.123456789), (Entity(0, 1, "LOC"), 0.75)]
-    assert prediction_record(TWEET, found) == {
-        "id": "test-7",
-        "entities": [
-            {
-                "start": 0,
-                "end": 1,
-                "start_char": 0,
-                "end_char": 4,
-                "text": "Łódź",
-                "type": "LOC",
-                "score": 0.75,
-                "box": None,
-            },
-            {
-                "start": 2,
-                "end": 4,
-                "start_char": 11,
-                "end_char": 22,
-                "text": "Mira Okafor",
-                "type": "PER",
-                "score": 0.123457,
-                "box": [1.0, 2.0, 30.5, 40.0],
-            },
-        ],
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "tweets"
+    folder.mkdir()
+    for name, text in TWEETS.items():
+        (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+def write(path: Path, entities: dict[str, list[tuple[int, int, str]]]) -> Path:
+    lines = [
+        json.dumps(
+            {"id": identity, "entities": [dict(zip(("start", "end", "type"), row, strict=True)) for row in rows]}
+        )
+        for identity, rows in entities.items()
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def score(corpus: Path, predictions: Path, *more: str) -> dict:
+    out = predictions.with_suffix(".json")
+    assert main([f"--gold={corpus}", f"--predictions={predictions}", f"--json={out}", *more]) == 0
+    return json.loads(out.read_text())
+
+
+def test_gold_in_the_format_scores_100(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = corpus / "gold.jsonl"
+    for split in ("train", "dev", "test"):
+        assert main([f"--gold={corpus}", f"--split={split}", f"--write-gold={path}"]) == 0
+        result = score(corpus, path, f"--split={split}")
+        assert result["micro"]["f1"] == result["span"]["f1"] == 100.0
+        assert result["micro"]["support"] == result["gold"]["entities"] > 0
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {r["id"]: [(e["start"], e["end"], e["type"]) for e in r["entities"]] for r in records} == GOLD_ENTITIES
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_scores_by_hand(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predicted = {"3": [(0, 2, "LOC"), (3, 4, "LOC")], "3#2": [(0, 1, "PER")], "4": [], "5": [(0, 1, "ORG")]}
+    result = score(corpus, write(tmp_path / "p.jsonl", predicted))
+    assert result["micro"] == {"precision": 50.0, "recall": 50.0, "f1": 50.0, "support": 4}
+    assert result["span"] == {"precision": 75.0, "recall": 75.0, "f1": 75.0, "support": 4}
+    assert result["seen"] == {"precision": 100.0, "recall": 100.0, "f1": 100.0, "support": 2}  # Mira, Tamsin
+    assert result["unseen"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 2}
+    assert result["per_type"]["PER"] == {"precision": 100.0, "recall": 50.0, "f1": 66.67, "support": 2}
+    assert result["per_type"]["ORG"]["support"] == 1
+    assert result["gold"] == {"sentences": 4, "entities": 4}
+    assert str(tmp_path) not in json.dumps(result)
+    printed = capsys.readouterr().out
+    assert "gold: 4 entities in 4 sentences" in printed and "span" in printed and "75.00" in printed
+
+
+def test_seen_is_what_was_trained_on(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "valid.txt").write_text("IMGID:2\nReds\tB-ORG\n")
+    predictions = write(tmp_path / "p.jsonl", GOLD_ENTITIES)
+    assert score(corpus, predictions)["seen"]["support"] == 2
+    assert score(corpus, predictions, "--trained-on", "train", "dev")["seen"]["support"] == 3
+
+
+def test_what_does_not_fit_is_defined_counted_and_reported(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predicted = {
+        "3": [(0, 2, "LOC"), (0, 2, "PER"), (0, 2, "LOC"), (0, 2, "PER"), (3, 5, "LOC"), (-1, 4, "LOC"), (2, 2, "LOC")],
+        "4": [(0, 1, "TEAM")],
+        "99": [(0, 1, "PER"), (7, 1, "PER")],
     }
-    assert prediction_record(TWEET, []) == {"id": "test-7", "entities": []}
+    result = score(corpus, write(tmp_path / "p.jsonl", predicted))
+    assert result["predictions"] == {
+        "sentences": 2,
+        "entities": 5,
+        "missing_ids": 2,
+        "unknown_ids": 1,
+        "duplicate_spans": 3,
+        "spans_out_of_range": 3,
+        "unknown_types": {"TEAM": 1},
+    }
+    # Right: the last (0, 2, PER). Wrong: three spans out of range and the TEAM, whose span is right.
+    assert result["micro"] == {"precision": 20.0, "recall": 25.0, "f1": 22.22, "support": 4}
+    assert result["span"]["precision"] == 40.0
+    assert result["per_type"]["TEAM"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    printed = capsys.readouterr().out
+    for said in (
+        "2 sentences without a line; nothing was predicted there ('3#2', '5')",
+        "1 lines left out, for their ids are not the split's ('99')",
+        "3 predictions replaced by a later one of the same span ('3 0-2', '3 0-2', '3 0-2')",
+        "3 spans out of range, counted as wrong predictions ('3 3-5', '3 -1-4', '3 2-2')",
+        "types that the corpus does not have, counted as wrong: TEAM 1",
+    ):
+        assert f"warning: {said}" in printed
 
 
-@given(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=8), st.data())
-def test_offsets_cut_the_text_out_of_the_joined_words(words: list[str], data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, len(words) - 1))
-    end = data.draw(st.integers(start + 1, len(words)))
-    (entity,) = prediction_record(Example("1", tuple(words)), [(Entity(start, end, "PER"), 1.0)])["entities"]
-    assert " ".join(words)[entity["start_char"] : entity["end_char"]] == entity["text"] == " ".join(words[start:end])
+def test_predictions_of_another_split_are_refused() -> None:
+    with pytest.raises(EvaluationError, match=r"not one of the 1 ids .*'a'"):
+        align([Example("a", ("x",))], {"b": [Entity(0, 1, "PER")]}, types=["PER"])
 
 
-def test_write_report(tmp_path: Path) -> None:
-    records = [prediction_record(TWEET, [(Entity(2, 4, "PER"), 0.5)]), prediction_record(Example("8", ("x",)), [])]
-    tables = [write_report(tmp_path / name / "report", METRICS, records) for name in ("first", "second")]
-    first, second = (tmp_path / name / "report" for name in ("first", "second"))
-    assert sorted(path.name for path in first.iterdir()) == ["metrics.json", "metrics.txt", "predictions.jsonl"]
-    assert json.loads((first / "metrics.json").read_text()) == METRICS
-    assert (first / "metrics.txt").read_text() == tables[0] == metrics_table(METRICS)
-    lines = (first / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == records
-    for path in first.iterdir():
-        assert path.read_bytes() == (second / path.name).read_bytes()
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--predictions=bad.jsonl"], 1, "bad.jsonl:2: not JSON"),
+        (["--predictions=bad.jsonl"], 1, "2 malformed lines"),
+        (["--predictions=nowhere.jsonl"], 1, "nowhere.jsonl: No such file"),
+        (["--predictions=tweets"], 1, "tweets: Is a directory"),
+        (["--predictions=empty.jsonl"], 1, "not one of the 0 ids"),
+        (["--predictions=good.jsonl", "--gold=nowhere"], 1, "nowhere"),
+        (["--predictions=good.jsonl", "--json=no/such/folder.json"], 1, "folder.json"),
+        (["--write-gold=no/such/folder.jsonl"], 1, "folder.jsonl"),
+        (["--predictions=good.jsonl", "--split=validation"], 2, "validation"),
+        ([], 2, "--write-gold"),
+        (["--json=x.json", "--write-gold=gold.jsonl"], 2, "--json writes the scores of --predictions"),
+    ],
+)
+def test_errors_have_an_exit_code_and_a_sentence(
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(corpus.parent)
+    Path("bad.jsonl").write_text('{"id": "3", "entities": []}\n{\n{"id": "3", "entities": []}\n')
+    Path("empty.jsonl").write_text("")
+    write(Path("good.jsonl"), GOLD_ENTITIES)
+    try:
+        returned = main([f"--gold={corpus}", *arguments])
+    except SystemExit as left:
+        returned = left.code
+    assert returned == status
+    captured = capsys.readouterr()
+    assert said in captured.err and "Traceback" not in captured.err
+    assert "micro" not in captured.out or "folder.json" in said
+
+
+def test_a_split_without_gold_is_not_scored(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = write(tmp_path / "p.jsonl", GOLD_ENTITIES)
+    (corpus / "test.txt").write_text("IMGID:3\nMira\nsings\n")
+    assert main([f"--gold={corpus}", f"--predictions={predictions}"]) == 1
+    assert "test: no gold entities, words alone; splits with gold: train, dev" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["twitter2015", "twitter_gmner", "conll2003"])
+def test_gold_of_a_real_corpus_scores_100(name: str, tmp_path: Path) -> None:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"data/{name} is not here")
+    path = tmp_path / "gold.jsonl"
+    assert main([f"--gold={DATA / name}", f"--write-gold={path}"]) == 0
+    result = score(DATA / name, path)
+    assert result["micro"]["f1"] == 100.0
+    gold = sum(len(example.entities) for example in read_corpus(DATA / name).splits["test"])
+    assert result["micro"]["support"] == gold == {"twitter2015": 5207, "twitter_gmner": 2543, "conll2003": 5648}[name]
+    assert result["predictions"]["missing_ids"] == result["predictions"]["unknown_ids"] == 0

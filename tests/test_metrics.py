@@ -1,11 +1,12 @@
-"""Metrics: hand-made cases, and agreement with seqeval on random taggings."""
+"""Metrics: hand-made cases, and agreement with seqeval and conlleval on random taggings."""
 
 from __future__ import annotations
 
 import warnings
 
+import conlleval
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 
@@ -23,6 +24,7 @@ from scanner_jax.tags import entities_from_tags
 from scanner_jax.types import Entity, Example
 
 TAG = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"])
+ORPHANS = [[("I-PER", "I-PER"), ("I-LOC", "I-PER"), ("O", "I-LOC"), ("I-LOC", "B-LOC"), ("I-LOC", "I-LOC")]]
 TWO_TAGGINGS = st.lists(st.lists(st.tuples(TAG, TAG), max_size=8), min_size=1, max_size=5)
 
 
@@ -39,6 +41,7 @@ def seqeval_scores(gold, predicted, average):
 
 
 @given(TWO_TAGGINGS)
+@example(ORPHANS)
 def test_micro_agrees_with_seqeval(sentences):
     gold_tags, predicted_tags, gold, predicted = split_taggings(sentences)
     counts = entity_counts(gold, predicted)
@@ -48,6 +51,7 @@ def test_micro_agrees_with_seqeval(sentences):
 
 
 @given(TWO_TAGGINGS)
+@example(ORPHANS)
 def test_types_agree_with_seqeval(sentences):
     gold_tags, predicted_tags, gold, predicted = split_taggings(sentences)
     per_type = type_counts(gold, predicted)
@@ -55,6 +59,26 @@ def test_types_agree_with_seqeval(sentences):
     assert [counts.gold for counts in per_type.values()] == [row[3] for row in expected]
     for counts, (precision, recall, f1, _) in zip(per_type.values(), expected, strict=True):
         assert (counts.precision, counts.recall, counts.f1) == pytest.approx((100 * precision, 100 * recall, 100 * f1))
+
+
+@given(TWO_TAGGINGS)
+@example(ORPHANS)
+def test_counts_agree_with_conlleval(sentences):
+    _, _, gold, predicted = split_taggings(sentences)
+    lines = [line for sentence in sentences for line in [*(f"word {a} {b}" for a, b in sentence), "-X- O O"]]
+    found = conlleval.evaluate(lines)
+
+    def counted(part):
+        return Counts(part["stats"]["correct"], part["stats"]["pred"], part["stats"]["gold"])
+
+    assert counted(found["overall"]["chunks"]) == entity_counts(gold, predicted)
+    per_type = {name: counted(part) for name, part in found["slots"]["chunks"].items()}
+    assert per_type == type_counts(gold, predicted)
+
+
+def test_an_orphan_begins_an_entity():
+    _, _, gold, predicted = split_taggings(ORPHANS)
+    assert entity_counts(gold, predicted) == Counts(true_positives=1, predicted=3, gold=3)
 
 
 @given(TWO_TAGGINGS)
@@ -137,6 +161,13 @@ def test_recognizer_scores_split_seen_from_unseen_by_exact_surface():
         "seen": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1},
         "unseen": {"precision": 50.0, "recall": 50.0, "f1": 50.0, "support": 2},
     }
+
+
+def test_a_span_outside_its_sentence_is_unseen():
+    test = [Example("a", ("Ada", "left"), (Entity(0, 1, "PER"),))]
+    for start, end in ((0, 3), (-2, 1), (1, 1), (5, 6)):
+        seen, unseen = seen_counts(test, [[Entity(start, end, "PER")]], training_surfaces={"Ada left", "Ada", ""})
+        assert (seen, unseen) == (Counts(0, 0, 1), Counts(0, 1, 0))
 
 
 def test_table():

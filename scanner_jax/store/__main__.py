@@ -1,4 +1,4 @@
-"""Command line of the knowledge store: `python -m scanner_jax.store import {captions,notes,wikipedia} ...`."""
+"""Command line of the knowledge store: `python -m scanner_jax.store import {captions,notes,...} ...`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scanner_jax.corpora import read_corpus
-from scanner_jax.store.importers import Imported, file_sha256, read_captions, read_notes, read_pages
+from scanner_jax.store.importers import read_captions, read_notes, read_pages
+from scanner_jax.store.leaks import find_labels, leak_table, leak_warnings
+from scanner_jax.store.notes_jsonl import read_notes_jsonl
+from scanner_jax.store.reader import Store
+from scanner_jax.store.sources import Imported, file_sha256
+from scanner_jax.store.vinvl import LABELS, read_vinvl
 from scanner_jax.store.writer import write_kind
 
 SHOWN_PLACES = 5
@@ -17,9 +22,22 @@ EPILOG = """examples:
   python -m scanner_jax.store import captions data/captions/BLIP2_15.txt prepared/knowledge/twitter2015
   python -m scanner_jax.store import notes data/chatgpt/twitter2015 prepared/knowledge/twitter2015 \\
       --corpus data/twitter2015
+  python -m scanner_jax.store import notes-jsonl my-notes.jsonl prepared/knowledge/own --corpus my-corpus
+  python -m scanner_jax.store import vinvl data/vinvl prepared/knowledge/twitter2015 --label attr_obj
   python -m scanner_jax.store import wikipedia data/wikipedia/abstracts.jsonl prepared/wikipedia.sqlite
 
-Captions and notes of one corpus share one store: each import replaces its own kind and leaves the others."""
+Captions, notes and objects of one corpus share one store: each import replaces its own kind and leaves the others.
+Both forms of notes are one kind. What an import skipped is listed in the kind's provenance.json."""
+
+
+CHECK = """Look for a corpus's gold entities in the notes on their own example, verbatim, and count per split:
+
+  surface  the entity's words
+  pair     the words, and close to them the type: 'Reds (organization)', 'Reds: ORG', 'organization: Reds'
+  label    such a pair with the type as the corpus spells it: 'Reds: ORG', 'Reds B-ORG'
+
+Honest notes name many entities and some types, alike in all splits. A warning says where dev or test stands out
+against train: then its labels may have been at hand when the notes were written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "import", help="read published knowledge files", description="Read published knowledge files.", epilog=EPILOG,
         formatter_class=raw,
     )  # fmt: skip
-    kinds = importer.add_subparsers(required=True, metavar="{captions,notes,wikipedia}")
+    kinds = importer.add_subparsers(required=True, metavar="{captions,notes,notes-jsonl,vinvl,wikipedia}")
 
     text = "BLIP-2 captions, lines of 'IMAGE.jpg :caption', keyed by the image's name without its extension"
     captions = kinds.add_parser("captions", help=text, description=f"Import {text}.")
@@ -62,11 +80,34 @@ def _parser() -> argparse.ArgumentParser:
     notes.add_argument("--corpus", type=Path, required=True, metavar="FOLDER", help="the corpus: data/twitter2015")
     notes.set_defaults(command=_import_notes)
 
+    text = "notes as JSON lines, on examples {id, text} or on their words {id, start, end, text}, end exclusive"
+    notes_jsonl = kinds.add_parser("notes-jsonl", help=text, description=f"Import {text}.")
+    notes_jsonl.add_argument("source", type=Path, metavar="FILE", help="the JSONL file; ids as in predictions.jsonl")
+    notes_jsonl.add_argument("target", type=Path, metavar="TARGET", help="store folder: prepared/knowledge/NAME")
+    notes_jsonl.add_argument("--corpus", type=Path, metavar="FOLDER", help="check ids and spans against this corpus")
+    notes_jsonl.set_defaults(command=_import_notes_jsonl)
+
+    text = "VinVL's objects from npz files, one per image, named <image id>.npz or <image id>.jpg.npz"
+    vinvl = kinds.add_parser("vinvl", help=text, description=f"Import {text}.")
+    vinvl.add_argument("source", nargs="+", type=Path, metavar="SOURCE", help="folders of npz files, or such files")
+    vinvl.add_argument("target", type=Path, metavar="TARGET", help="store folder: prepared/knowledge/NAME")
+    vinvl.add_argument(
+        "--label", choices=LABELS, default=LABELS[0], help="the label with its attribute (the default), or alone"
+    )
+    vinvl.set_defaults(command=_import_vinvl)
+
     text = "a Wikipedia index from JSON lines of {title, text}"
     wikipedia = kinds.add_parser("wikipedia", help=text, description=f"Build {text}.")
     wikipedia.add_argument("source", type=Path, metavar="SOURCE", help="the JSONL file")
     wikipedia.add_argument("target", type=Path, metavar="TARGET", help="SQLite file: prepared/wikipedia.sqlite")
     wikipedia.set_defaults(command=_import_wikipedia)
+
+    check = commands.add_parser(
+        "check", help="do the notes give the gold labels away?", description=CHECK, formatter_class=raw
+    )
+    check.add_argument("target", type=Path, metavar="STORE", help="store folder: prepared/knowledge/NAME")
+    check.add_argument("corpus", type=Path, metavar="CORPUS", help="the corpus: data/twitter2015")
+    check.set_defaults(command=_check)
     return parser
 
 
@@ -85,6 +126,23 @@ def _import_notes(options: argparse.Namespace) -> None:
     _print_summary("notes", imported, options.target)
 
 
+def _import_notes_jsonl(options: argparse.Namespace) -> None:
+    corpus = None if options.corpus is None else read_corpus(options.corpus)
+    imported = read_notes_jsonl(options.source, None if corpus is None else corpus.splits)
+    provenance = imported.provenance("notes-jsonl", 1)
+    if corpus is not None:
+        provenance["corpus"] = {"name": corpus.name, "variant": corpus.variant, "fingerprint": corpus.fingerprint}
+    write_kind(options.target, "notes", imported.records, provenance)
+    _print_summary("notes", imported, options.target)
+
+
+def _import_vinvl(options: argparse.Namespace) -> None:
+    imported = read_vinvl(options.source, label=options.label)
+    write_kind(options.target, "objects", imported.records, imported.provenance("vinvl", 1) | {"label": options.label})
+    _print_summary("objects", imported, options.target, of="images")
+    print(f"  objects in all: {sum(len(value['objects']) for _, value in imported.records):,}")
+
+
 def _import_wikipedia(options: argparse.Namespace) -> None:
     # The index's room lies below the store's and shares its command line, so it is reached from here alone.
     from scanner_jax import wikipedia
@@ -98,8 +156,21 @@ def _import_wikipedia(options: argparse.Namespace) -> None:
     print(f"  skipped, no text: {counts.empty:,}")
 
 
-def _print_summary(kind: str, imported: Imported, target: Path) -> None:
-    print(f"{len(imported.records):,} {kind} -> {target / kind}")
+def _check(options: argparse.Namespace) -> None:
+    corpus, store = read_corpus(options.corpus), Store.open(options.target)
+
+    def notes(identity: str) -> str:
+        value = store.get("notes", identity) or {"text": ""}
+        return "\n".join([value["text"], *(text for _, _, text in value.get("spans", ()))]).strip()
+
+    found = {split: find_labels(examples, notes) for split, examples in corpus.splits.items() if corpus.has_gold(split)}
+    print(f"{corpus.name} ({corpus.variant}): gold entities in the notes of {options.target}")
+    print(leak_table(found), end="")
+    print("\n".join(f"warning: {text}" for text in leak_warnings(found)) or "no split stands out against train")
+
+
+def _print_summary(kind: str, imported: Imported, target: Path, *, of: str | None = None) -> None:
+    print(f"{len(imported.records):,} {of or kind} -> {target / kind}")
     for remark, places in imported.remarks.items():
         shown = ", ".join(places[:SHOWN_PLACES]) + (", ..." if len(places) > SHOWN_PLACES else "")
         print(f"  {remark}: {len(places):,}" + (f" ({shown})" if places else ""))

@@ -1,0 +1,18 @@
+"""What a person looks at after a run: errors, training labels that the teachers doubt, what prompts were told."""
+
+from __future__ import annotations
+
+from scanner_jax.analysis.errors import errors_of, errors_table
+from scanner_jax.analysis.prompts import prompt_record
+from scanner_jax.analysis.suspects import Judged, judged_candidates, judged_words, lowest_alpha, probabilities
+
+__all__ = [
+    "Judged",
+    "errors_of",
+    "errors_table",
+    "judged_candidates",
+    "judged_words",
+    "lowest_alpha",
+    "probabilities",
+    "prompt_record",
+]

@@ -1,0 +1,102 @@
+"""Every error of a split, sorted by how frequent its confusion is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from scanner_jax.types import Entity, Example
+
+Pair = tuple[Entity | None, Entity | None]
+"""A gold entity and what was predicted in its place."""
+
+
+def errors_of(examples: Sequence[Example], predicted: Sequence[Sequence[Entity]]) -> list[dict[str, Any]]:
+    """List what is wrong with a split's predictions.
+
+    An error has one of four kinds: `type` (the gold span with another type), `boundary` (another span that overlaps
+    the gold one, whatever its type), `missed` (gold without either) and `spurious` (predicted without either). A gold
+    or predicted entity takes part in one error at most: equal spans are paired first, then those that share the most
+    words. So recall lost `missed + boundary + type`, and precision `spurious + boundary + type`.
+
+    Args:
+        examples: the split, with its gold entities.
+        predicted: the predicted entities of each example; of equal spans the last stands.
+
+    Returns:
+        For each error `kind`, `id`, `gold` and `predicted` (`start`, `end`, `type`, `text`, or None) and `sentence`.
+        The most frequent confusion of kind, gold type and predicted type comes first, and in it the split's order.
+    """
+    errors = [
+        {
+            "kind": _kind(gold, guess),
+            "id": example.id,
+            "gold": _described(example, gold),
+            "predicted": _described(example, guess),
+            "sentence": example.text,
+        }
+        for example, entities in zip(examples, predicted, strict=True)
+        for gold, guess in sorted(_wrong_pairs(example.entities, entities), key=_place)
+    ]
+    frequency = Counter(map(_confusion, errors))
+    return sorted(errors, key=lambda error: (-frequency[_confusion(error)], _confusion(error)))
+
+
+def errors_table(errors: Sequence[Mapping[str, Any]]) -> str:
+    """How many errors there are of each kind, and of each confusion of types, as text."""
+    kinds = Counter(error["kind"] for error in errors)
+    confusions = Counter(map(_confusion, errors))
+    lines = [f"{len(errors):>7,}  errors"]
+    lines += [f"{kinds[kind]:>7,}  {kind}" for kind in ("missed", "spurious", "boundary", "type")]
+    lines += ["", f"{'count':>7}  {'kind':<9} gold -> predicted"]
+    for (kind, gold, guess), count in sorted(confusions.items(), key=lambda item: (-item[1], item[0])):
+        lines.append(f"{count:>7,}  {kind:<9} {gold or 'nothing'} -> {guess or 'nothing'}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _wrong_pairs(gold: Sequence[Entity], predicted: Sequence[Entity]) -> Iterator[Pair]:
+    """Pair a sentence's gold and predicted entities, leaving out what is right."""
+    wanted = {entity.span: entity for entity in gold}
+    found = {entity.span: entity for entity in predicted}
+    for span in wanted.keys() & found.keys():
+        pair = wanted.pop(span), found.pop(span)
+        if pair[0].type != pair[1].type:
+            yield pair
+    overlaps = sorted(
+        (-_common(first, second), first.span, second.span)
+        for first in wanted.values()
+        for second in found.values()
+        if _common(first, second) > 0
+    )
+    for _, first, second in overlaps:
+        if first in wanted and second in found:
+            yield wanted.pop(first), found.pop(second)
+    yield from ((entity, None) for entity in wanted.values())
+    yield from ((None, entity) for entity in found.values())
+
+
+def _common(first: Entity, second: Entity) -> int:
+    """How many words two spans share; 0 or less where none."""
+    return min(first.end, second.end) - max(first.start, second.start)
+
+
+def _kind(gold: Entity | None, guess: Entity | None) -> str:
+    if gold is None or guess is None:
+        return "spurious" if gold is None else "missed"
+    return "type" if gold.span == guess.span else "boundary"
+
+
+def _described(example: Example, entity: Entity | None) -> dict[str, Any] | None:
+    if entity is None:
+        return None
+    return {"start": entity.start, "end": entity.end, "type": entity.type, "text": example.surface(entity)}
+
+
+def _place(pair: Pair) -> list[tuple[int, int]]:
+    return sorted((entity.start, entity.end) for entity in pair if entity is not None)
+
+
+def _confusion(error: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Kind, gold type and predicted type; an empty type stands for nothing."""
+    return error["kind"], *((error[side] or {"type": ""})["type"] for side in ("gold", "predicted"))

@@ -1,0 +1,51 @@
+"""What a candidate's prompt was told, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from scanner_jax.prompts import Prompt
+from scanner_jax.types import Example, Knowledge, Span
+
+
+def prompt_record(
+    example: Example,
+    span: Span,
+    *,
+    knowledge: Knowledge,
+    prompt: Prompt,
+    max_objects: int,
+    classes: Sequence[str],
+    probabilities: Sequence[float],
+) -> dict[str, Any]:
+    """One line of prompts.jsonl.
+
+    Args:
+        example: the candidate's sentence.
+        span: the candidate.
+        knowledge: what was found for it.
+        prompt: what became of it.
+        max_objects: objects beyond this many were left out.
+        classes: the recognizer's, in order.
+        probabilities: the recognizer's, one for each class.
+
+    Returns:
+        `id`, `start`, `end`, `text`; `wikipedia`, `notes`, `caption` and `objects` as they were given, before any cut;
+        `cut`, the tokens of each part that did not fit; the `predicted` class and all `probabilities`.
+    """
+    rounded = {name: round(float(value), 6) for name, value in zip(classes, probabilities, strict=True)}
+    return {
+        "id": example.id,
+        "start": span.start,
+        "end": span.end,
+        "text": example.surface(span),
+        "wikipedia": knowledge.wikipedia,
+        "notes": knowledge.notes,
+        "caption": knowledge.caption,
+        "objects": [dataclasses.asdict(item) for item in knowledge.objects[:max_objects]],
+        "cut": dataclasses.asdict(prompt.cut),
+        "predicted": max(zip(probabilities, classes, strict=True), key=lambda item: item[0])[1],
+        "probabilities": rounded,
+    }

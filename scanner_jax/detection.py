@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from scanner_jax.encoder import EncoderConfig, Params
+from scanner_jax.encoder import EncoderConfig, Execution, Params
 from scanner_jax.loop import LossFn, TrainingSettings, train
 from scanner_jax.losses import cross_entropy, trust_your_teacher
 from scanner_jax.metrics import PRF, span_counts
@@ -35,16 +35,20 @@ class Detection:
         tokenizer: its tokenizer.
         max_tokens: longer sentences are windowed.
         eval_batch_size: windows a batch where no gradient is taken.
+        pack_width: tokens of the rows that short sentences share in training; 0 gives each its own.
+        execution: how the encoder's layers are computed.
     """
 
     encoder: EncoderConfig
     tokenizer: Tokenizer
     max_tokens: int
     eval_batch_size: int
+    pack_width: int = 0
+    execution: Execution = dataclasses.field(default_factory=Execution)
 
     @property
     def model(self) -> SpanDetector:
-        return SpanDetector(self.encoder)
+        return SpanDetector(self.encoder, self.execution)
 
 
 def train_detector(
@@ -82,7 +86,9 @@ def train_detector(
         params=init_detector(detection.encoder, encoder_params, jax.random.key(seed)),
         loss_fn=detector_loss(detection.model, alpha=alpha),
         features=features,
-        collate=functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens)),
+        collate=functools.partial(
+            collate_detector, buckets=length_buckets(detection.max_tokens), pack_width=detection.pack_width
+        ),
         settings=settings,
         evaluate=None if dev is None else functools.partial(_dev_scores, detection, dev),
         seed=seed,
@@ -129,7 +135,7 @@ def _logits(model: SpanDetector, params: Params, batch: Batch, rng: jax.Array | 
     logits: Any = model.apply(
         {"params": params},
         batch["token_ids"],
-        batch["attention_mask"],
+        batch["segments"],
         deterministic=rng is None,
         rngs=None if rng is None else {"dropout": rng},
     )

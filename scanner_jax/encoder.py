@@ -7,13 +7,17 @@ sub-tree per layer), so that masks for weight decay and adversarial perturbation
     layer_0/attention/{query,key,value,out}/{kernel,bias}   layer_0/attention/layer_norm/{scale,bias}
     layer_0/feed_forward/{up,down}/{kernel,bias}            layer_0/feed_forward/layer_norm/{scale,bias}
 
-Every layer's output is at hand with Linen's `apply(..., capture_intermediates=True)`.
+This tree is the same for every `Execution`: layers are stacked, and projections joined, inside the forward pass.
+Every layer's output is at hand with Linen's `apply(..., capture_intermediates=True)`, unless layers are scanned.
+
+A row of the batch may hold several sequences, one after the other. `segments` says which token belongs to which:
+0 is padding, and the row's sequences are 1, 2, ... Nothing passes between them, and each has the positions that it
+would have in a row of its own. Where each row is one sequence, `segments` may be a mask of bools.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -21,123 +25,35 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Params = dict[str, Any]
-"""A nested dict whose leaves are arrays."""
+from scanner_jax.encoder_config import EncoderConfig as EncoderConfig
+from scanner_jax.encoder_config import Execution as Execution
+from scanner_jax.encoder_config import Params as Params
 
-MODEL_TYPES = ("xlm-roberta", "roberta", "bert")
+Segments = Bool[Array, "b t"] | Int[Array, "b t"]
+"""The sequence of its row that each token belongs to, from 1, and 0 at padding; bools where a row holds but one."""
 
-# Field of EncoderConfig -> its key in a Hugging Face config.json.
-_KEYS = {
-    "model_type": "model_type",
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "type_vocab_size": "type_vocab_size",
-    "layer_norm_eps": "layer_norm_eps",
-    "hidden_dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "pad_token_id": "pad_token_id",
-    "initializer_range": "initializer_range",
-}
-
-# Keys that change the forward pass -> the values this encoder computes (a missing key or null is fine).
-_SUPPORTED: dict[str, tuple[object, ...]] = {
-    "model_type": MODEL_TYPES,
-    "hidden_act": ("gelu",),
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
-    "pruned_heads": ({},),
-}
+Dropout = jax.Array | None
+"""A key to draw dropout from; None for no dropout."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """The sizes and rates of an encoder; the names of its fields in a config.json are Hugging Face's.
+def token_positions(config: EncoderConfig, segments: Segments) -> Int[Array, "b t"]:
+    """Row of the position table for each token, by the family's rule, from the start of its sequence.
 
-    Attributes:
-        model_type: "xlm-roberta", "roberta" or "bert"; decides how positions are counted.
-        max_position_embeddings: rows of the position table; see `max_tokens` for the usable length.
-        hidden_dropout: rate on the embeddings and on each block's output.
-        attention_dropout: rate on the attention probabilities.
-        initializer_range: standard deviation of fresh kernels and embeddings.
+    BERT counts from 0. RoBERTa counts from pad id + 1; padding gets the pad id.
     """
-
-    model_type: str
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    layer_norm_eps: float = 1e-12
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    pad_token_id: int
-    initializer_range: float = 0.02
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest sequence, special tokens included: RoBERTa's positions begin behind the pad id."""
-        if self.model_type == "bert":
-            return self.max_position_embeddings
-        return self.max_position_embeddings - self.pad_token_id - 1
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EncoderConfig:
-        """Read the content of a Hugging Face config.json; other keys are ignored, missing ones default.
-
-        Raises:
-            ValueError: settings this encoder does not compute, or sizes that are missing or do not fit;
-                all of them in one message.
-        """
-        given = {key: value for key, value in values.items() if value is not None}
-        given.setdefault("pad_token_id", 0 if given.get("model_type") == "bert" else 1)
-        problems = _config_problems(given)
-        if problems:
-            raise ValueError("this encoder's config.json cannot be used:\n  " + "\n  ".join(problems))
-        return cls(**{field: given[key] for field, key in _KEYS.items() if key in given})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Write the config under Hugging Face's keys; `from_dict` reads it back equal."""
-        return {key: getattr(self, field) for field, key in _KEYS.items()} | {"hidden_act": "gelu"}
-
-
-def _config_problems(given: Mapping[str, Any]) -> list[str]:
-    problems = [
-        f"{key} is {given[key]!r}; accepted: {', '.join(map(repr, accepted))}"
-        for key, accepted in _SUPPORTED.items()
-        if key in given and given[key] not in accepted
-    ]
-    required = [f.name for f in dataclasses.fields(EncoderConfig) if f.default is dataclasses.MISSING]
-    problems += [f"{_KEYS[field]} is missing" for field in required if _KEYS[field] not in given]
-    sizes = [f.name for f in dataclasses.fields(EncoderConfig) if f.type == "int" and f.name != "pad_token_id"]
-    wrong = [k for k in map(_KEYS.__getitem__, sizes) if k in given and not (_is_int(given[k]) and given[k] > 0)]
-    problems += [f"{key} is {given[key]!r}; expected a positive integer" for key in wrong]
-    if not (_is_int(given["pad_token_id"]) and given["pad_token_id"] >= 0):
-        problems.append(f"pad_token_id is {given['pad_token_id']!r}; expected an integer of at least 0")
-    width, heads = given.get("hidden_size"), given.get("num_attention_heads")
-    if not wrong and width and heads and width % heads:
-        problems.append(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
-    return problems
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def token_positions(config: EncoderConfig, mask: Bool[Array, "b t"]) -> Int[Array, "b t"]:
-    """Row of the position table for each token, by the family's rule.
-
-    BERT counts every place from 0. RoBERTa counts the real tokens from pad id + 1; padding gets the pad id.
-    """
+    place = jnp.arange(segments.shape[-1])
+    begins = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], axis=1)
+    offset = place - jax.lax.cummax(jnp.where(begins, place, 0), axis=1)
     if config.model_type == "bert":
-        return jnp.broadcast_to(jnp.arange(mask.shape[-1]), mask.shape)
-    return jnp.cumsum(mask, axis=-1, dtype=jnp.int32) * mask + config.pad_token_id
+        return offset
+    return jnp.where(segments > 0, offset + 1, 0) + config.pad_token_id
+
+
+def visibility(segments: Segments) -> Bool[Array, "b 1 #t t"]:
+    """Which tokens (last axis) each token may attend to: those of its own sequence."""
+    if segments.dtype == jnp.bool_:
+        return segments[:, None, None, :]
+    return (segments[:, :, None] == segments[:, None, :])[:, None]
 
 
 def _dense(config: EncoderConfig, features: int, *, name: str) -> nn.Dense:
@@ -149,6 +65,10 @@ def _layer_norm(config: EncoderConfig) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, name="layer_norm")
 
 
+def _drop(x: Array, rate: float, rng: Dropout) -> Array:
+    return nn.Dropout(rate)(x, deterministic=rng is None, rng=rng)
+
+
 class Embeddings(nn.Module):
     """Word, position and token-type embeddings, normalised; the token type is always 0."""
 
@@ -156,7 +76,7 @@ class Embeddings(nn.Module):
 
     @nn.compact
     def __call__(
-        self, token_ids: Int[Array, "b t"], positions: Int[Array, "b t"], *, deterministic: bool
+        self, token_ids: Int[Array, "b t"], positions: Int[Array, "b t"], rng: Dropout
     ) -> Float[Array, "b t d"]:
         config = self.config
         init = nn.initializers.normal(config.initializer_range)
@@ -170,25 +90,36 @@ class Embeddings(nn.Module):
         }
         token_type = tables["token_type"](jnp.zeros((1, 1), jnp.int32))
         x = tables["word"](token_ids) + tables["position"](positions) + token_type
-        return nn.Dropout(config.hidden_dropout)(_layer_norm(config)(x), deterministic=deterministic)
+        return _drop(_layer_norm(config)(x), config.hidden_dropout, rng)
+
+
+class _Weights(nn.Module):
+    """Kernel and bias of a Dense layer, for a product that is taken elsewhere."""
+
+    config: EncoderConfig
+    features: int
+
+    @nn.compact
+    def __call__(self, inputs: int) -> tuple[Float[Array, "i f"], Float[Array, " f"]]:
+        kernel = self.param("kernel", nn.initializers.normal(self.config.initializer_range), (inputs, self.features))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class Attention(nn.Module):
     """Multi-head self-attention with its residual connection and LayerNorm."""
 
     config: EncoderConfig
+    fused: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 1 t"], *, deterministic: bool
+        self, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 #t t"], rng: Dropout
     ) -> Float[Array, "b t d"]:
         """Attend from every token to the visible ones (last axis of `visible`)."""
         config = self.config
         heads = (config.num_heads, config.hidden_size // config.num_heads)
-        query, key, value = (
-            _dense(config, config.hidden_size, name=name)(x).reshape(*x.shape[:2], *heads)
-            for name in ("query", "key", "value")
-        )
+        query, key, value = (part.reshape(*x.shape[:2], *heads) for part in self._projections(x))
+        rngs = (None, None) if rng is None else jax.random.split(rng)
         scores = jnp.einsum("bqhk,bthk->bhqt", query * heads[1] ** -0.5, key)
         # The softmax runs in float32 at least, whatever the layers compute in.
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
@@ -196,11 +127,18 @@ class Attention(nn.Module):
         scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
         probabilities = nn.softmax(scores).astype(x.dtype)
         # Dropped per head and position, as in torch; Linen's own attention would share one draw.
-        probabilities = nn.Dropout(config.attention_dropout)(probabilities, deterministic=deterministic)
+        probabilities = _drop(probabilities, config.attention_dropout, rngs[0])
         context = jnp.einsum("bhqt,bthk->bqhk", probabilities, value).reshape(x.shape)
         out = _dense(config, config.hidden_size, name="out")(context)
-        out = nn.Dropout(config.hidden_dropout)(out, deterministic=deterministic)
-        return _layer_norm(config)(x + out)
+        return _layer_norm(config)(x + _drop(out, config.hidden_dropout, rngs[1]))
+
+    def _projections(self, x: Float[Array, "b t d"]) -> list[Float[Array, "b t d"]]:
+        names, width = ("query", "key", "value"), self.config.hidden_size
+        if not self.fused:
+            return [_dense(self.config, width, name=name)(x) for name in names]
+        weights = [_Weights(self.config, width, name=name)(width) for name in names]
+        kernels, biases = zip(*weights, strict=True)
+        return jnp.split(x @ jnp.concatenate(kernels, axis=1) + jnp.concatenate(biases), 3, axis=-1)
 
 
 class FeedForward(nn.Module):
@@ -209,56 +147,91 @@ class FeedForward(nn.Module):
     config: EncoderConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], *, deterministic: bool) -> Float[Array, "b t d"]:
+    def __call__(self, x: Float[Array, "b t d"], rng: Dropout) -> Float[Array, "b t d"]:
         config = self.config
         hidden = nn.gelu(_dense(config, config.intermediate_size, name="up")(x), approximate=False)
         out = _dense(config, config.hidden_size, name="down")(hidden)
-        out = nn.Dropout(config.hidden_dropout)(out, deterministic=deterministic)
-        return _layer_norm(config)(x + out)
+        return _layer_norm(config)(x + _drop(out, config.hidden_dropout, rng))
 
 
 class Layer(nn.Module):
     """One post-LayerNorm transformer layer."""
 
     config: EncoderConfig
+    fused: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 1 t"], *, deterministic: bool
+        self, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 #t t"], rng: Dropout
     ) -> Float[Array, "b t d"]:
-        x = Attention(self.config, name="attention")(x, visible, deterministic=deterministic)
-        return FeedForward(self.config, name="feed_forward")(x, deterministic=deterministic)
+        rngs = (None, None) if rng is None else jax.random.split(rng)
+        x = Attention(self.config, self.fused, name="attention")(x, visible, rngs[0])
+        return FeedForward(self.config, name="feed_forward")(x, rngs[1])
 
 
 class Encoder(nn.Module):
     """Token ids to one vector per token."""
 
     config: EncoderConfig
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
-        self, token_ids: Int[Array, "b t"], mask: Bool[Array, "b t"], *, deterministic: bool
+        self, token_ids: Int[Array, "b t"], segments: Segments, *, deterministic: bool
     ) -> Float[Array, "b t d"]:
         """Encode a batch.
 
         Args:
             token_ids: ids of the sequences, special tokens included, padded at the end.
-            mask: True at real tokens, False at padding; the vectors at padding mean nothing.
+            segments: the sequence that each token belongs to; the vectors at padding mean nothing.
             deterministic: False draws dropout from the `dropout` random stream.
 
         Returns:
             The last layer's vectors.
 
         Raises:
-            ValueError: the sequences are longer than the checkpoint's position table allows.
+            ValueError: the rows are longer than the checkpoint's position table allows.
         """
         config = self.config
         if token_ids.shape[-1] > config.max_tokens:
             raise ValueError(f"{token_ids.shape[-1]} tokens, but this encoder takes at most {config.max_tokens}")
-        x = Embeddings(config, name="embeddings")(token_ids, token_positions(config, mask), deterministic=deterministic)
+        # Keys by a layer's number rather than its name: they can be scanned over, and scanning changes no draw.
+        rngs = None if deterministic else jax.random.split(self.make_rng("dropout"), config.num_layers + 1)
+        rng = None if rngs is None else rngs[-1]
+        x = Embeddings(config, name="embeddings")(token_ids, token_positions(config, segments), rng)
+        visible = visibility(segments)
+        if self.execution.scan_layers and not self.is_initializing():
+            return self._scanned(x, visible, None if rngs is None else rngs[:-1])
+        layer = _layer_class(self.execution)
         for index in range(config.num_layers):
-            x = Layer(config, name=f"layer_{index}")(x, mask[:, None, None, :], deterministic=deterministic)
+            rng = None if rngs is None else rngs[index]
+            x = layer(config, self.execution.fused_projections, name=f"layer_{index}")(x, visible, rng)
         return x
+
+    def _scanned(
+        self, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 #t t"], rngs: Dropout
+    ) -> Float[Array, "b t d"]:
+        """Apply one compiled layer to the parameters of all layers in turn."""
+        params = [self.variables["params"][f"layer_{index}"] for index in range(self.config.num_layers)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        layer = _layer_class(self.execution)(self.config, self.execution.fused_projections, parent=None)
+
+        def body(x: Float[Array, "b t d"], own: tuple[Params, Dropout]) -> tuple[Float[Array, "b t d"], None]:
+            params, rng = own
+            out: Any = layer.apply({"params": params}, x, visible, rng)
+            return out, None
+
+        return jax.lax.scan(body, x, (stacked, rngs))[0]
+
+
+@functools.cache
+def _layer_class(execution: Execution) -> type[Layer]:
+    """A layer that keeps for the backward pass what `execution.remat` says."""
+    if execution.remat == "none":
+        return Layer
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if execution.remat == "dots" else None
+    # A scan's body cannot be merged with its own recomputation, so the barriers against it can go.
+    return nn.remat(Layer, policy=policy, prevent_cse=not execution.scan_layers)
 
 
 def init_encoder(config: EncoderConfig, rng: jax.Array) -> Params:

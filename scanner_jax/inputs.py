@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,10 @@ from scanner_jax.settings import training_settings
 from scanner_jax.store import Store, import_command
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 from scanner_jax.types import Example
+from scanner_jax.warmstart import WarmStart, open_warm_start
 from scanner_jax.wikipedia import WikipediaIndex
+
+logger = logging.getLogger(__name__)
 
 Opened = TypeVar("Opened")
 
@@ -38,19 +42,38 @@ class PretrainedEncoder:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a recipe reads, opened and fingerprinted."""
+    """What a recipe reads, opened and fingerprinted.
+
+    Attributes:
+        corpus: with all its splits.
+        encoder: the pretrained one.
+        sources: of knowledge, as far as it is switched on.
+        training: what is trained on; it may hold dev too.
+        evaluated: the splits that are predicted, and scored where they have gold: dev, unless it is trained on or
+            missing, and test.
+        warm_start: the run whose encoders training starts from; None starts from the pretrained one.
+    """
 
     corpus: Corpus
     encoder: PretrainedEncoder
     sources: KnowledgeSources
     training: tuple[Example, ...]
-    dev: tuple[Example, ...] | None
-    test: tuple[Example, ...]
+    evaluated: Mapping[str, tuple[Example, ...]]
+    warm_start: WarmStart | None = None
 
     @property
-    def evaluated(self) -> dict[str, tuple[Example, ...]]:
-        """The splits that are predicted and scored."""
-        return {"test": self.test} if self.dev is None else {"dev": self.dev, "test": self.test}
+    def dev(self) -> tuple[Example, ...] | None:
+        """What the best epoch is selected on, None where the last one counts."""
+        return self.evaluated["dev"] if "dev" in self.scored else None
+
+    @property
+    def test(self) -> tuple[Example, ...]:
+        return self.evaluated["test"]
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The evaluated splits that have gold."""
+        return tuple(split for split in self.evaluated if self.corpus.has_gold(split))
 
     @property
     def by_use(self) -> dict[str, tuple[Example, ...]]:
@@ -73,20 +96,26 @@ def open_inputs(config: ConfigDict, *, prepared: Path) -> Inputs:
     encoder = _attempt(problems, "encoder", lambda: _encoder(config.encoder))
     sources = _attempt(problems, "knowledge", lambda: _sources(config.knowledge))
     problems += _config_problems(config, corpus)
+    start = None
+    if config.start_from and corpus is not None and encoder is not None:
+        start = _attempt(problems, "start_from", lambda: _warm_start(config, corpus, encoder))
     longest = config.recognizer.max_tokens
     if encoder is not None and longest > encoder.config.max_tokens:
         problems.append(f"recognizer.max_tokens={longest}: the encoder takes at most {encoder.config.max_tokens}")
     if problems or corpus is None or encoder is None or sources is None:
         raise InputError("\n".join(f"- {problem}" for problem in problems))
-    dev = None if "dev" in config.train_on else tuple(corpus.splits["dev"])
-    return Inputs(
+    evaluated = {split: tuple(examples) for split, examples in corpus.splits.items() if split not in config.train_on}
+    inputs = Inputs(
         corpus=corpus,
         encoder=encoder,
         sources=sources,
         training=tuple(example for split in config.train_on for example in corpus.splits[split]),
-        dev=dev,
-        test=tuple(corpus.splits["test"]),
+        evaluated={split: evaluated[split] for split in ("dev", "test") if split in evaluated},
+        warm_start=start,
     )
+    if inputs.dev is None:
+        logger.info("nothing is selected on dev: every training keeps its last epoch")
+    return inputs
 
 
 def _attempt(problems: list[str], what: str, opening: Callable[[], Opened]) -> Opened | None:
@@ -119,6 +148,13 @@ def _encoder(name: str) -> PretrainedEncoder:
     return PretrainedEncoder(folder=folder, fingerprint=fingerprint, config=config, tokenizer=tokenizer)
 
 
+def _warm_start(config: ConfigDict, corpus: Corpus, encoder: PretrainedEncoder) -> WarmStart:
+    start = open_warm_start(config.start_from, corpus, despite_overlap=config.start_despite_overlap)
+    if start.encoder != encoder.fingerprint:
+        raise ValueError(f"{config.start_from} began with another encoder than {config.encoder}; name the same one")
+    return start
+
+
 def _sources(knowledge: ConfigDict) -> KnowledgeSources:
     """Open the store and the index as far as they are switched on; all problems in one error."""
     problems: list[str] = []
@@ -149,16 +185,14 @@ def _store(folder: str | None, kinds: tuple[str, ...]) -> Store:
 def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     """Settings that would otherwise only fail after hours of training."""
     problems = []
-    if corpus is not None and config.recognizer.grounding_weight and not _has_boxes(corpus):
-        problems.append(
-            f"recognizer.grounding_weight={config.recognizer.grounding_weight}: no gold entity of {config.corpus} has "
-            "a box to learn from; set it to 0"
-        )
+    if corpus is not None:
+        problems += _corpus_problems(config, corpus)
     if not config.train_on or not set(config.train_on) <= {"train", "dev"}:
         problems.append(f'train_on={config.train_on}: expected ("train",) or ("train", "dev")')
     if config.knowledge.use_clip_order:
         problems.append(
-            "knowledge.use_clip_order=True: no importer writes CLIP vectors yet; objects stand in the detector's order"
+            "knowledge.use_clip_order=True: this version has no CLIP vectors to order objects by; set it to False, and "
+            "they stand in the order of the detector's score, as metrics.json then says"
         )
     if config.tyt.alpha is not None and not 0 <= config.tyt.alpha <= 1:
         problems.append(f"tyt.alpha={config.tyt.alpha}: expected a number from 0 to 1, or None for the adaptive one")
@@ -171,6 +205,40 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     return problems + [
         f"{name}={given}: expected at least {low}" for name, (given, low) in least.items() if given < low
     ]
+
+
+def _corpus_problems(config: ConfigDict, corpus: Corpus) -> list[str]:
+    """Settings that do not fit what the corpus holds."""
+    problems = []
+    if config.recognizer.grounding_weight and not _has_boxes(corpus):
+        problems.append(
+            f"recognizer.grounding_weight={config.recognizer.grounding_weight}: no gold entity of {config.corpus} has "
+            "a box to learn from; set it to 0"
+        )
+    for split in ("train", "dev"):
+        if split in config.train_on and not corpus.has_gold(split):
+            lacks = f"{split} has words alone, no gold" if split in corpus.splits else f"there is no {split} split"
+            problems.append(f"train_on={config.train_on}: {lacks} in {config.corpus}; leave {split} out")
+    if not any(example.entities for split in config.train_on for example in corpus.splits.get(split, ())):
+        problems.append(f"corpus: no entity to learn from in {', '.join(config.train_on)} of {config.corpus}")
+    others = [kind for kind in corpus.types if config.types and kind not in config.types]
+    if others:
+        counts = (
+            f"{kind} {sum((split.entities or {}).get(kind, 0) for split in corpus.split_fingerprints.values()):,}"
+            for kind in others
+        )
+        problems.append(
+            f"types={tuple(config.types)}: {config.corpus} has others as well ({', '.join(counts)}); correct the "
+            "corpus if they are misspelt, else name them here, or set types=() to take any"
+        )
+    if not any(example.image_id for examples in corpus.splits.values() for example in examples):
+        problems += [
+            f"knowledge.use_{kind}=True: no sentence of {config.corpus} has an image (a line IMGID:<image id> before "
+            "it); set it to False"
+            for kind in ("captions", "objects")
+            if config.knowledge[f"use_{kind}"]
+        ]
+    return problems
 
 
 def _optimizer_problems(stage: str, settings: ConfigDict) -> list[str]:

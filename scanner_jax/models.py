@@ -5,9 +5,9 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from scanner_jax.encoder import Encoder, EncoderConfig, Params
+from scanner_jax.encoder import Encoder, EncoderConfig, Execution, Params, Segments
 from scanner_jax.types import BIO
 
 
@@ -18,12 +18,13 @@ class SpanDetector(nn.Module):
     """
 
     encoder: EncoderConfig
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
-        self, token_ids: Int[Array, "b t"], mask: Bool[Array, "b t"], *, deterministic: bool
+        self, token_ids: Int[Array, "b t"], segments: Segments, *, deterministic: bool
     ) -> Float[Array, "b t c"]:
-        hidden = Encoder(self.encoder, name="encoder")(token_ids, mask, deterministic=deterministic)
+        hidden = Encoder(self.encoder, self.execution, name="encoder")(token_ids, segments, deterministic=deterministic)
         hidden = nn.Dropout(self.encoder.hidden_dropout)(hidden, deterministic=deterministic)
         return _head(self.encoder, len(BIO), name="tags")(hidden)
 
@@ -36,14 +37,16 @@ class EntityRecognizer(nn.Module):
 
     encoder: EncoderConfig
     num_types: int
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
         self,
-        token_ids: Int[Array, "b t"],
-        mask: Bool[Array, "b t"],
+        token_ids: Int[Array, "r t"],
+        segments: Segments,
         mask_position: Int[Array, " b"],
         object_positions: Int[Array, "b o"],
+        prompt_rows: Int[Array, " b"] | None = None,
         *,
         deterministic: bool,
     ) -> tuple[Float[Array, "b c"], Float[Array, "b o"]]:
@@ -51,18 +54,22 @@ class EntityRecognizer(nn.Module):
 
         Args:
             token_ids: the prompts, padded at the end.
-            mask: True at real tokens.
-            mask_position: where each prompt's `<mask>` is.
+            segments: the prompt of its row that each token belongs to, from 1, and 0 at padding.
+            mask_position: where each prompt's `<mask>` is in its row.
             object_positions: where its `<obj>` tokens are; absent objects may point anywhere (0, say).
+            prompt_rows: the row of each prompt; None where each has its own, in order.
             deterministic: False draws dropout from the `dropout` random stream.
 
         Returns:
             Logits over the types (the last class is *non-entity*), and overlap logits, meaningless at
             absent objects.
         """
-        hidden = Encoder(self.encoder, name="encoder")(token_ids, mask, deterministic=deterministic)
+        hidden = Encoder(self.encoder, self.execution, name="encoder")(token_ids, segments, deterministic=deterministic)
         positions = jnp.concatenate([mask_position[:, None], object_positions], axis=1)
-        picked = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+        if prompt_rows is None:
+            picked = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+        else:
+            picked = hidden[prompt_rows[:, None], positions]
         picked = nn.Dropout(self.encoder.hidden_dropout)(picked, deterministic=deterministic)
         types = _head(self.encoder, self.num_types, name="types")(picked[:, 0])
         overlaps = _head(self.encoder, 1, name="overlap")(picked[:, 1:])[:, :, 0]

@@ -1,7 +1,8 @@
 """Grain pipelines: records -> tokens -> batches padded to length buckets, for both stages.
 
 Batches are dicts of numpy arrays. Which examples share a batch is random in every epoch; a batch is padded
-to the smallest bucket that holds its longest member, so that a jitted step compiles once per bucket.
+to the smallest bucket that holds its longest member, or its members share rows of a fixed width, so that a
+jitted step compiles for a few shapes alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from scanner_jax.packing import lay_out
 from scanner_jax.prompts import Prompt
 from scanner_jax.tags import bio_labels
 from scanner_jax.tokens import Tokenizer
@@ -144,45 +146,55 @@ def _windows(lengths: Sequence[int], room: int) -> Iterator[tuple[range, int, in
         first, owned = following, end
 
 
-def collate_detector(features: Sequence[DetectorFeatures], *, batch_size: int, buckets: tuple[int, ...]) -> Batch:
-    """Pad windows to a batch.
+def collate_detector(
+    features: Sequence[DetectorFeatures], *, batch_size: int, buckets: tuple[int, ...], pack_width: int = 0
+) -> Batch:
+    """Pad windows to a batch, several to a row where `packing.lay_out` says so.
 
     Returns:
-        token_ids (b t), attention_mask (b t), labels (b t), mask (b t): True at the first sub-words of real
-        words; teacher_logits (b t c) where the features have them. Rows beyond `features` are all padding.
+        token_ids (r t), segments (r t), labels (r t), mask (r t): True at the first sub-words of real words;
+        teacher_logits (r t c) where the features have them. What is beyond `features` is padding.
     """
-    shape = (batch_size, bucket_for(max(item.length for item in features), buckets))
+    lengths = [item.length for item in features]
+    layout = lay_out(lengths, batch_size=batch_size, buckets=buckets, pack_width=pack_width)
     batch: Batch = {
-        "token_ids": np.zeros(shape, np.int32),
-        "attention_mask": np.zeros(shape, bool),
-        "labels": np.zeros(shape, np.int32),
-        "mask": np.zeros(shape, bool),
+        "token_ids": np.zeros(layout.shape, np.int32),
+        "segments": layout.segments(lengths),
+        "labels": np.zeros(layout.shape, np.int32),
+        "mask": np.zeros(layout.shape, bool),
     }
     if features[0].teacher_logits is not None:
-        batch["teacher_logits"] = np.zeros((*shape, len(BIO)), np.float32)
-    for row, item in enumerate(features):
-        batch["token_ids"][row, : item.length] = item.token_ids
-        batch["attention_mask"][row, : item.length] = True
-        batch["labels"][row, item.positions] = item.labels
-        batch["mask"][row, item.positions] = True
+        batch["teacher_logits"] = np.zeros((*layout.shape, len(BIO)), np.float32)
+    for place, item in zip(layout.places, features, strict=True):
+        firsts = place.row, place.start + item.positions
+        batch["token_ids"][place.row, place.tokens(item.length)] = item.token_ids
+        batch["labels"][firsts] = item.labels
+        batch["mask"][firsts] = True
         if item.teacher_logits is not None:
-            batch["teacher_logits"][row, item.positions] = item.teacher_logits
+            batch["teacher_logits"][firsts] = item.teacher_logits
     return batch
 
 
 def collate_recognizer(
-    features: Sequence[RecognizerFeatures], *, batch_size: int, buckets: tuple[int, ...], max_objects: int
+    features: Sequence[RecognizerFeatures],
+    *,
+    batch_size: int,
+    buckets: tuple[int, ...],
+    max_objects: int,
+    pack_width: int = 0,
 ) -> Batch:
-    """Pad prompts to a batch.
+    """Pad prompts to a batch, several to a row where `packing.lay_out` says so.
 
     Returns:
-        token_ids (b t), attention_mask (b t), mask_position (b), object_positions (b o), object_mask (b o),
-        overlaps (b o), labels (b), mask (b): True at real rows; teacher_logits (b c) where the features have them.
+        token_ids (r t), segments (r t), mask_position (b), object_positions (b o), object_mask (b o), overlaps (b o),
+        labels (b), mask (b): True at real prompts; teacher_logits (b c) where the features have them; prompt_rows
+        (b) where prompts share rows.
     """
-    shape = (batch_size, bucket_for(max(item.length for item in features), buckets))
+    lengths = [item.length for item in features]
+    layout = lay_out(lengths, batch_size=batch_size, buckets=buckets, pack_width=pack_width)
     batch: Batch = {
-        "token_ids": np.zeros(shape, np.int32),
-        "attention_mask": np.zeros(shape, bool),
+        "token_ids": np.zeros(layout.shape, np.int32),
+        "segments": layout.segments(lengths),
         "mask_position": np.zeros(batch_size, np.int32),
         "object_positions": np.zeros((batch_size, max_objects), np.int32),
         "object_mask": np.zeros((batch_size, max_objects), bool),
@@ -190,14 +202,16 @@ def collate_recognizer(
         "labels": np.zeros(batch_size, np.int32),
         "mask": np.zeros(batch_size, bool),
     }
+    if layout.shared:
+        batch["prompt_rows"] = np.zeros(batch_size, np.int32)
+        batch["prompt_rows"][: len(features)] = [place.row for place in layout.places]
     if features[0].teacher_logits is not None:
         batch["teacher_logits"] = np.zeros((batch_size, len(features[0].teacher_logits)), np.float32)
-    for row, item in enumerate(features):
+    for row, (place, item) in enumerate(zip(layout.places, features, strict=True)):
         objects = len(item.prompt.object_positions)
-        batch["token_ids"][row, : item.length] = item.prompt.token_ids
-        batch["attention_mask"][row, : item.length] = True
-        batch["mask_position"][row] = item.prompt.mask_position
-        batch["object_positions"][row, :objects] = item.prompt.object_positions
+        batch["token_ids"][place.row, place.tokens(item.length)] = item.prompt.token_ids
+        batch["mask_position"][row] = place.start + item.prompt.mask_position
+        batch["object_positions"][row, :objects] = np.add(item.prompt.object_positions, place.start)
         batch["object_mask"][row, :objects] = True
         batch["overlaps"][row, :objects] = item.overlaps
         batch["labels"][row] = item.label
@@ -205,18 +219,6 @@ def collate_recognizer(
         if item.teacher_logits is not None:
             batch["teacher_logits"][row] = item.teacher_logits
     return batch
-
-
-def bucket_for(length: int, buckets: tuple[int, ...]) -> int:
-    """The smallest bucket that holds `length` tokens.
-
-    Raises:
-        ValueError: none does.
-    """
-    fitting = [bucket for bucket in buckets if bucket >= length]
-    if not fitting:
-        raise ValueError(f"a sequence of {length} tokens, but the largest bucket is {max(buckets)}")
-    return min(fitting)
 
 
 def length_buckets(max_tokens: int) -> tuple[int, ...]:

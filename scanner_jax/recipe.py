@@ -93,7 +93,8 @@ def run_recipe(run: Run, *, until: str | None = None) -> dict[str, Any]:
     if until is not None and until not in steps:
         raise InputError(f"- until={until}: this recipe's phases are {', '.join(steps)}")
     for phase, body in steps.values():
-        if until is None or _leads_to(phase, steps[until].phase):
+        # A finished one runs no more, but its files are checked before metrics.json quotes it.
+        if until is None or _leads_to(phase, steps[until].phase) or phases.finished(phase, run.root):
             phases.run(phase, run.root, functools.partial(body, run, phase))
     return metrics_of({name: step.phase for name, step in steps.items()}, run.root)
 
@@ -123,6 +124,8 @@ def _reads(inputs: Inputs, kind: str) -> dict[str, str]:
     if kind == "candidates":
         return {}
     encoder = {"encoder": inputs.encoder.fingerprint}
+    if inputs.warm_start:
+        encoder["warm_start"] = inputs.warm_start.fingerprint(kind)
     return encoder if kind == "detector" else encoder | inputs.sources.fingerprints()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scanner_jax.boxes import intersection_over_union
-from scanner_jax.encoder import EncoderConfig, Params
+from scanner_jax.encoder import EncoderConfig, Execution, Params
 from scanner_jax.loop import LossFn, TrainingSettings, train
 from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
 from scanner_jax.metrics import entity_counts
@@ -41,6 +41,8 @@ class Recognition:
         max_tokens: a prompt's budget.
         max_objects: objects beyond this many are left out of the prompt.
         eval_batch_size: prompts a batch where no gradient is taken.
+        pack_width: tokens of the rows that short prompts share in training; 0 gives each its own.
+        execution: how the encoder's layers are computed.
     """
 
     encoder: EncoderConfig
@@ -49,6 +51,8 @@ class Recognition:
     max_tokens: int
     max_objects: int
     eval_batch_size: int
+    pack_width: int = 0
+    execution: Execution = dataclasses.field(default_factory=Execution)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,7 +60,7 @@ class Recognition:
 
     @property
     def model(self) -> EntityRecognizer:
-        return EntityRecognizer(self.encoder, len(self.classes))
+        return EntityRecognizer(self.encoder, len(self.classes), self.execution)
 
     @property
     def object_token(self) -> int:
@@ -138,7 +142,7 @@ def train_recognizer(
         ),
         loss_fn=recognizer_loss(recognition.model, alpha=alpha, grounding_weight=grounding_weight),
         features=_features(recognition, training, teacher_logits),
-        collate=_collate(recognition),
+        collate=functools.partial(_collate(recognition), pack_width=recognition.pack_width),
         settings=settings,
         evaluate=None if dev is None else functools.partial(_dev_scores, recognition, *dev),
         seed=seed,
@@ -248,9 +252,10 @@ def _logits(
     logits: Any = model.apply(
         {"params": params},
         batch["token_ids"],
-        batch["attention_mask"],
+        batch["segments"],
         batch["mask_position"],
         batch["object_positions"],
+        batch.get("prompt_rows"),
         deterministic=rng is None,
         rngs=None if rng is None else {"dropout": rng},
     )

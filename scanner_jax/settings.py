@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict, config_dict
 
+from scanner_jax.encoder_config import Execution
 from scanner_jax.loop import TrainingSettings
 
 
@@ -16,7 +17,10 @@ def paper_settings() -> ConfigDict:
     return ConfigDict(
         {
             "corpus": config_dict.placeholder(str),  # folder of the corpus
+            "types": (),  # the entity types it may have, so that a misspelt one is refused; empty: any
             "encoder": "xlm-roberta-large",  # a folder, or a name on the Hugging Face hub
+            "start_from": config_dict.placeholder(str),  # workdir of a run whose trained encoders to start from
+            "start_despite_overlap": False,  # even if that run has trained on dev or test examples of this corpus
             "seed": 1,  # the paper reports five seeds
             "train_on": ("train",),  # splits to train on; with "dev" among them nothing is selected on dev
             "folds": 4,  # paper, section 3.1: out-of-fold mistakes become non-entities
@@ -27,8 +31,9 @@ def paper_settings() -> ConfigDict:
                 "recognizer_teacher": 5,
                 "recognizer_student": 5,
             },
-            "detector": _training(weight_decay=0.01, awp=True),  # Assumption: stage 1's weight decay is illegible
-            "recognizer": _training(weight_decay=0.01, awp=False)
+            # Assumption: stage 1's weight decay is illegible
+            "detector": _training(weight_decay=0.01, awp=True, pack_width=96),
+            "recognizer": _training(weight_decay=0.01, awp=False, pack_width=0)
             | {
                 "max_tokens": 512,  # Assumption: the encoder's limit
                 "max_objects": 15,  # Table 15
@@ -47,6 +52,13 @@ def paper_settings() -> ConfigDict:
                 "use_objects": False,  # the paper: True; needs objects in the store
                 "use_notes": False,  # a language model's notes, Table 12
                 "use_clip_order": False,  # the paper: True; needs CLIP vectors in the store
+            },
+            # How the encoder's layers are computed, in both stages. Dropout's draws stay the same, and results do but
+            # for the order of floating-point sums: like the device, these are no part of a phase's hash.
+            "execution": {
+                "scan_layers": False,  # one compiled layer in a loop: compiles less, copies the layers' parameters
+                "remat": "none",  # "dots" or "layers": keep less for the backward pass, compute it again; saves memory
+                "fused_projections": False,  # query, key and value in one product
             },
         }
     )
@@ -69,10 +81,23 @@ def training_settings(section: ConfigDict, *, epochs: int) -> TrainingSettings:
     )
 
 
-def _training(*, weight_decay: float, awp: bool) -> dict[str, object]:
+def execution(config: ConfigDict) -> Execution:
+    """How the encoder's layers are computed.
+
+    Raises:
+        ValueError: a value that is not accepted.
+    """
+    chosen = config.execution
+    return Execution(scan_layers=chosen.scan_layers, remat=chosen.remat, fused_projections=chosen.fused_projections)
+
+
+def _training(*, weight_decay: float, awp: bool, pack_width: int) -> dict[str, object]:
     return {
         "batch_size": 8,
         "eval_batch_size": 32,  # no effect on scores
+        # Tokens of a row that short sequences share in training, where that leaves less padding; 0 gives each its own.
+        # A batch's examples and its loss stay the same, but dropout falls elsewhere: so it is part of a phase's hash.
+        "pack_width": pack_width,
         "learning_rate": 1e-5,  # Assumption: the peers' range is 5e-6 to 1e-5
         "warmup_fraction": 0.1,  # Assumption
         "weight_decay": weight_decay,

@@ -8,23 +8,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from scanner_jax import checkpoint, convert, metrics
+from scanner_jax.analysis import probabilities, prompt_record
 from scanner_jax.detection import Detection, span_scores, spans_of, tag, train_detector
-from scanner_jax.evaluate import prediction_record
+from scanner_jax.encoder import Params
 from scanner_jax.files import read_arrays, read_json_lines, write_arrays, write_json_lines
 from scanner_jax.inputs import Inputs
 from scanner_jax.phases import Phase
+from scanner_jax.predictions import prediction_record
 from scanner_jax.prompts import cut_report
 from scanner_jax.recognition import (
     Candidate,
     Prompted,
     Recognition,
+    TypeLogits,
     candidate_counts,
     classify,
     decode,
@@ -33,7 +36,7 @@ from scanner_jax.recognition import (
     write_prompts,
 )
 from scanner_jax.retrieval import coverage, retrieve
-from scanner_jax.settings import training_settings
+from scanner_jax.settings import execution, training_settings
 from scanner_jax.types import Example, Span
 
 
@@ -55,6 +58,13 @@ class Run:
         """The folder of the parent of this name, None where the phase has no such parent."""
         return {parent.name: parent.folder(self.root) for parent in phase.parents}.get(name)
 
+    def encoder_params(self, stage: str) -> Params:
+        """Where the encoder of a stage, "detector" or "recognizer" (which has a row for `<obj>`), starts."""
+        if self.inputs.warm_start:
+            return self.inputs.warm_start.encoder_params(stage)
+        params = convert.load_encoder(self.inputs.encoder.folder)[1]
+        return convert.add_token_row(params) if stage == "recognizer" else params
+
 
 def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     """Train the teacher, or the student of a teacher that is its parent; tag dev and test with it."""
@@ -63,7 +73,7 @@ def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     params = train_detector(
         detection,
         name=phase.name,
-        encoder_params=convert.load_encoder(inputs.encoder.folder)[1],
+        encoder_params=run.encoder_params("detector"),
         training=inputs.training,
         dev=inputs.dev,
         settings=training_settings(run.config.detector, epochs=phase.config["epochs"]),
@@ -79,7 +89,7 @@ def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     for split, examples in inputs.evaluated.items():
         spans = spans_of(tag(detection, params, examples))
         write_json_lines(folder / f"{split}-spans.jsonl", _span_records(examples, spans))
-        result[split] = span_scores(examples, spans)
+        result[split] = span_scores(examples, spans) if split in inputs.scored else None
     return result
 
 
@@ -92,7 +102,7 @@ def run_fold(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     params = train_detector(
         detection,
         name=phase.name,
-        encoder_params=convert.load_encoder(inputs.encoder.folder)[1],
+        encoder_params=run.encoder_params("detector"),
         training=[example for example, fold in zip(inputs.training, folds, strict=True) if fold != own],
         dev=inputs.dev,
         settings=training_settings(run.config.detector, epochs=phase.config["epochs"]),
@@ -133,8 +143,15 @@ def gather_candidates(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     for split, examples in inputs.by_use.items():
         records = _span_records(examples, [sorted(spans[split][example.id]) for example in examples])
         write_json_lines(folder / f"{split}.jsonl", records)
-        counts[split] = candidate_counts(_read_candidates(folder, split, examples))
+        known = split == "train" or split in inputs.scored
+        counts[split] = candidate_counts(read_candidates(folder, split, examples)) if known else None
     return counts
+
+
+def read_candidates(folder: Path, split: str, examples: Sequence[Example]) -> list[Candidate]:
+    """The candidates that `gather_candidates` left for a split, in the examples' order."""
+    spans = _read_spans(folder / f"{split}.jsonl")
+    return [(example, span) for example in examples for span in sorted(spans[example.id])]
 
 
 def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
@@ -143,13 +160,13 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     candidates, teacher = run.parent(phase, "candidates"), run.parent(phase, "recognizer-teacher")
     assert candidates is not None
     prompted = {
-        split: _prompted(run, recognition, _read_candidates(candidates, split, examples))
+        split: _prompted(run, recognition, read_candidates(candidates, split, examples))
         for split, examples in inputs.by_use.items()
     }
     params = train_recognizer(
         recognition,
         name=phase.name,
-        encoder_params=convert.add_token_row(convert.load_encoder(inputs.encoder.folder)[1]),
+        encoder_params=run.encoder_params("recognizer"),
         training=prompted["train"],
         dev=None if inputs.dev is None else (inputs.dev, prompted["dev"]),
         settings=training_settings(run.config.recognizer, epochs=phase.config["epochs"]),
@@ -165,11 +182,17 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     known = metrics.surfaces(inputs.training)
     result: dict[str, Any] = {}
     for split, examples in inputs.evaluated.items():
-        decoded = decode(recognition, examples, prompted[split], classify(recognition, params, prompted[split]))
+        logits = classify(recognition, params, prompted[split])
+        decoded = decode(recognition, examples, prompted[split], logits)
         records = [prediction_record(example, found) for example, found in zip(examples, decoded, strict=True)]
         write_json_lines(folder / f"{split}-predictions.jsonl", records)
+        if phase.name == "recognizer-student" and split == "test":
+            write_json_lines(folder / "test-prompts.jsonl", _prompt_records(recognition, prompted[split], logits))
+        if split not in inputs.scored:
+            result[split] = None
+            continue
         scores = metrics.recognizer_scores(examples, entities_of(decoded), training_surfaces=known)
-        result[split] = {**scores, "candidates": _candidates_report(prompted[split])}
+        result[split] = {**scores, "candidates": _candidates_report(prompted[split], inputs.sources.object_order)}
     return result
 
 
@@ -177,13 +200,32 @@ def _prompted(run: Run, recognition: Recognition, candidates: list[Candidate]) -
     return write_prompts(recognition, candidates, retrieve(run.inputs.sources, candidates))
 
 
-def _candidates_report(prompted: Prompted) -> dict[str, Any]:
-    """How many candidates there are, for how many each kind of knowledge was found, and what was cut from prompts."""
+def _candidates_report(prompted: Prompted, object_order: str | None) -> dict[str, Any]:
+    """How many candidates there are, for how many each kind of knowledge was found, and what was cut from prompts.
+
+    Where objects are used, also what they stand in order of: those beyond `max_objects` are the last of it.
+    """
     return {
         "count": candidate_counts(prompted.candidates),
         "with_knowledge_percent": coverage(prompted.knowledge),
+        **({"object_order": object_order} if object_order else {}),
         **cut_report(prompted.prompts),
     }
+
+
+def _prompt_records(recognition: Recognition, prompted: Prompted, logits: TypeLogits) -> Iterator[dict[str, Any]]:
+    """What each candidate's prompt was told, and what the recognizer made of it."""
+    rows = zip(prompted.candidates, prompted.knowledge, prompted.prompts, probabilities(logits), strict=True)
+    for (example, span), known, prompt, row in rows:
+        yield prompt_record(
+            example,
+            span,
+            knowledge=known,
+            prompt=prompt,
+            max_objects=recognition.max_objects,
+            classes=recognition.classes,
+            probabilities=row.tolist(),
+        )
 
 
 def _detection(run: Run) -> Detection:
@@ -193,6 +235,8 @@ def _detection(run: Run) -> Detection:
         tokenizer=encoder.tokenizer,
         max_tokens=encoder.config.max_tokens,
         eval_batch_size=run.config.detector.eval_batch_size,
+        pack_width=run.config.detector.pack_width,
+        execution=execution(run.config),
     )
 
 
@@ -205,6 +249,8 @@ def _recognition(run: Run) -> Recognition:
         max_tokens=min(settings.max_tokens, encoder.config.max_tokens),
         max_objects=settings.max_objects,
         eval_batch_size=settings.eval_batch_size,
+        pack_width=settings.pack_width,
+        execution=execution(run.config),
     )
 
 
@@ -217,8 +263,3 @@ def _span_records(examples: Sequence[Example], spans: Iterable[Iterable[Span]]) 
 
 def _read_spans(path: Path) -> dict[str, set[Span]]:
     return {record["id"]: {Span(*span) for span in record["spans"]} for record in read_json_lines(path)}
-
-
-def _read_candidates(folder: Path, split: str, examples: Sequence[Example]) -> list[Candidate]:
-    spans = _read_spans(folder / f"{split}.jsonl")
-    return [(example, span) for example in examples for span in sorted(spans[example.id])]

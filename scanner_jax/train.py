@@ -4,12 +4,13 @@
 
 Any setting can be changed on the command line: --config.seed=2, --config.encoder=models/my-encoder,
 --config.corpus=FOLDER. What is finished is never run again; an interrupted run goes on when the same command
-is given again.
+is given again. SIGTERM and Ctrl-C finish the step, save it and leave.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import sys
 import time
@@ -21,12 +22,15 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from scanner_jax import __version__
-from scanner_jax.evaluate import write_report
-from scanner_jax.files import read_json_lines, write_json
+from scanner_jax.checkpoint import CheckpointError
+from scanner_jax.files import explain, write_json
 from scanner_jax.inputs import InputError, open_inputs
+from scanner_jax.interrupt import Interrupted, leaving_at_signals
 from scanner_jax.loop import DivergedError
+from scanner_jax.phases import DamagedPhaseError
 from scanner_jax.prompts import PromptError
 from scanner_jax.recipe import recipe_steps, run_recipe
+from scanner_jax.report import write_report
 from scanner_jax.stages import Run
 from scanner_jax.store import StoreError
 from scanner_jax.wikipedia import WikipediaError
@@ -39,29 +43,47 @@ _UNTIL = flags.DEFINE_string("until", None, "Stop after this phase (detector-tea
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Train; whatever stops it ends in a sentence and an exit code."""
     if len(arguments) > 1:
         raise app.UsageError(
             f"unexpected arguments {' '.join(arguments[1:])}; settings are given as --config.NAME=VALUE"
         )
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax writes ten lines for every checkpoint
+    # Orbax writes ten lines for every checkpoint, and the tracebacks of errors that it raises as well.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("jax").setLevel(logging.WARNING)
     logging.getLogger("scanner_jax").setLevel(logging.INFO)
+    try:
+        with leaving_at_signals():
+            _train()
+    except InputError as error:
+        sys.exit(f"The recipe cannot start; this is missing or does not fit:\n{error}")
+    except CheckpointError as error:
+        print(f"The recipe stopped: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)  # at once: TensorStore's threads have one more error for each array that was to follow
+    except (DamagedPhaseError, DivergedError, PromptError, StoreError, WikipediaError) as error:
+        sys.exit(f"The recipe stopped: {error}")
+    except OSError as error:
+        sys.exit(f"The recipe stopped: {explain(error)}")
+    except Interrupted as error:
+        saved = error.saved or "what was finished or saved before is kept"
+        print(f"Stopped by {error.signal.name}: {saved}; the same command goes on from there.", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _train() -> None:
+    """Run the recipe of the command line and write its report."""
     config, prepared = _CONFIG.value, Path(_PREPARED.value)
     workdir = Path(_WORKDIR.value or Path("runs") / _config_name())
     root = Path(_PHASES.value) if _PHASES.value else workdir / "phases"
     # The recipe's trainings share their compiled steps, also across processes.
     jax.config.update("jax_compilation_cache_dir", str((prepared / "xla").absolute()))
     started = time.time()
-    try:
-        run = Run(config=config, inputs=open_inputs(config, prepared=prepared), root=root)
-        metrics = run_recipe(run, until=_UNTIL.value)
-    except InputError as error:
-        sys.exit(f"The recipe cannot start; this is missing or does not fit:\n{error}")
-    except (DivergedError, PromptError, StoreError, WikipediaError) as error:
-        sys.exit(f"The recipe stopped: {error}")
+    run = Run(config=config, inputs=open_inputs(config, prepared=prepared), root=root)
+    metrics = run_recipe(run, until=_UNTIL.value)
     phases = {name: step.phase.folder(root) for name, step in recipe_steps(run).items()}
-    predictions = phases["recognizer-student"] / "test-predictions.jsonl"
-    print(write_report(workdir / "report", metrics, read_json_lines(predictions) if metrics["recognizer"] else []))
+    print(write_report(workdir / "report", run, metrics))
     write_json(
         workdir / "run.json",
         {

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scanner_jax.packing import bucket_for
 from scanner_jax.pipeline import (
     Batch,
     DetectorFeatures,
     RecognizerFeatures,
     _windows,
-    bucket_for,
     collate_detector,
     collate_recognizer,
     detector_features,
@@ -137,13 +137,13 @@ def test_collate_detector() -> None:
     batch = collate_detector(features, batch_size=3, buckets=(4, 6, 10))
     assert {name: value.shape for name, value in batch.items()} == {
         "token_ids": (3, 6),
-        "attention_mask": (3, 6),
+        "segments": (3, 6),
         "labels": (3, 6),
         "mask": (3, 6),
         "teacher_logits": (3, 6, 3),
     }
     assert batch["token_ids"][:2].tolist() == [[0, 11, 12, 13, 2, 0], [0, 14, 2, 0, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[True] * 5 + [False], [True] * 3 + [False] * 3, [False] * 6]
+    assert batch["segments"].tolist() == [[True] * 5 + [False], [True] * 3 + [False] * 3, [False] * 6]
     assert np.argwhere(batch["mask"]).tolist() == [[0, 1], [0, 3], [1, 1]]
     assert batch["labels"][batch["mask"]].tolist() == [1, 2, 0]
     assert batch["teacher_logits"][batch["mask"]].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -171,7 +171,7 @@ def test_collate_recognizer() -> None:
         ),
     ]
     batch = collate_recognizer(features, batch_size=3, buckets=(8, 16), max_objects=3)
-    assert {name: value.tolist() for name, value in batch.items() if name not in ("token_ids", "attention_mask")} == {
+    assert {name: value.tolist() for name, value in batch.items() if name not in ("token_ids", "segments")} == {
         "mask_position": [2, 1, 0],
         "object_positions": [[4, 6, 0], [0, 0, 0], [0, 0, 0]],
         "object_mask": [[True, True, False], [False] * 3, [False] * 3],
@@ -181,7 +181,7 @@ def test_collate_recognizer() -> None:
         "teacher_logits": [[1, 2, 3, 4], [5, 6, 7, 8], [0, 0, 0, 0]],
     }
     assert batch["token_ids"].tolist() == [[0, 5, 9, 6, 20, 7, 20, 2], [0, 9, 2, 0, 0, 0, 0, 0], [0] * 8]
-    assert batch["attention_mask"].sum(axis=1).tolist() == [8, 3, 0]
+    assert batch["segments"].sum(axis=1).tolist() == [8, 3, 0]
     untaught = [dataclasses.replace(item, teacher_logits=None) for item in features]
     assert "teacher_logits" not in collate_recognizer(untaught, batch_size=2, buckets=(8,), max_objects=3)
     # MNER without objects has an axis of none.

@@ -5,82 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import tiny_recipe
 from ml_collections import ConfigDict
+from tiny_recipe import write_world
 
-from scanner_jax import phases
+from scanner_jax import evaluate, phases
 from scanner_jax.checkpoint import restore_params
-from scanner_jax.evaluate import write_report
 from scanner_jax.files import read_json_lines
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.recipe import recipe_steps, run_recipe
+from scanner_jax.report import write_report
 from scanner_jax.settings import paper_settings
 from scanner_jax.stages import Run, fold_of
-from scanner_jax.store import write_kind
 from scanner_jax.types import Example
-from scanner_jax.wikipedia import build
-
-NAMES = {
-    "PER": ["Ada", "Bo Lind", "Cleo", "Dmitri Orlo", "Eve Park"],
-    "LOC": ["Oslo", "Lake Mira", "Quito", "Port Vale"],
-    "ORG": ["Acme", "Nova Labs", "Zen Bank", "Ulm FC"],
-}
-SENTENCES = [
-    ["saw", "*", "again", "today"],
-    ["nothing", "here"],
-    ["*", "and", "*", "are", "great"],
-    ["why", "is", "*", "so", "cold", "?"],
-]
-WORDS = [
-    *sorted({word for sentence in SENTENCES for word in sentence if word != "*"}),
-    *(part for names in NAMES.values() for name in names for part in name.split()),
-    *"The entity is for in this sentence . a person place company photo of".split(),
-]
-
-
-def write_corpus(folder: Path) -> Path:
-    folder.mkdir()
-    drawn = [(kind, name) for kind, names in NAMES.items() for name in names]
-    number = 0
-    for split, count in (("train", 24), ("valid", 8), ("test", 8)):
-        lines = []
-        for _ in range(count):
-            lines.append(f"IMGID:{number}")
-            for place, word in enumerate(SENTENCES[number % len(SENTENCES)]):
-                if word == "*":
-                    kind, name = drawn[(7 * number + 3 * place) % len(drawn)]
-                    prefixes = ["B", *("I" for _ in name.split()[1:])]
-                    lines += [f"{part}\t{prefix}-{kind}" for part, prefix in zip(name.split(), prefixes, strict=True)]
-                else:
-                    lines.append(f"{word}\tO")
-            lines.append("")
-            number += 1
-        (folder / f"{split}.txt").write_text("\n".join(lines))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny_encoder) -> ConfigDict:
-    """A config whose inputs are all there."""
-    folder = tmp_path_factory.mktemp("world")
-    config = paper_settings()
-    config.corpus = str(write_corpus(folder / "tweets"))
-    config.encoder = str(tiny_encoder(WORDS))
-    config.knowledge.store = str(folder / "store")
-    captions = [(str(number), {"text": "a photo of a place"}) for number in range(0, 40, 2)]
-    write_kind(config.knowledge.store, "captions", captions, {"importer": "test"})
-    config.knowledge.wikipedia_index = str(folder / "index.sqlite")
-    build([("Ada", "a person"), ("Oslo", "a place"), ("Acme", "a company")], config.knowledge.wikipedia_index)
-    config.epochs.update(dict.fromkeys(config.epochs, 2))
-    for stage in (config.detector, config.recognizer):
-        stage.learning_rate = 1e-2
-        stage.eval_batch_size = 8
-    config.recognizer.max_tokens = 48
-    config.folds = 2
-    return config.lock()
+    return write_world(tmp_path_factory.mktemp("world"), tiny_encoder)
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +91,49 @@ def test_nothing_runs_twice_and_the_report_is_equal(finished, world, tmp_path, m
     monkeypatch.setattr(phases, "write_json", lambda *_: pytest.fail("a finished phase was run again"))
     again = run_recipe(Run(config=world, inputs=inputs, root=folder / "phases"))
     assert again == metrics
-    table = write_report(tmp_path / "report", again, [])
+    table = write_report(tmp_path / "report", Run(config=world, inputs=inputs, root=folder / "phases"), again)
     assert (tmp_path / "report" / "metrics.txt").read_text() == table
     assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == metrics
     assert "recognizer test micro" in table
+
+
+def test_the_report_can_be_checked_against_the_corpus(finished, world, tmp_path):
+    folder, inputs, metrics = finished
+    write_report(tmp_path, Run(config=world, inputs=inputs, root=folder / "phases"), metrics)
+    score = ["--gold", world.corpus, "--json", str(tmp_path / "scores.json"), "--predictions"]
+    for split, name in (("test", "predictions.jsonl"), ("dev", "predictions-dev.jsonl")):
+        assert evaluate.main([*score, str(tmp_path / name), "--split", split]) == 0
+        scores = json.loads((tmp_path / "scores.json").read_text())
+        for key in ("micro", "per_type", "seen", "unseen"):
+            assert scores[key] == metrics["recognizer"][split][key]
+    errors = [record["kind"] for record in read_json_lines(tmp_path / "errors.jsonl")]
+    gold, right = inputs.corpus.split_fingerprints["test"], metrics["recognizer"]["test"]["micro"]
+    missing = len(errors) - errors.count("spurious")
+    assert round(100 * (1 - missing / sum(gold.entities.values())), 2) == right["recall"]
+
+
+def test_the_report_tells_what_prompts_were_told_and_what_teachers_doubt(finished, world, tmp_path):
+    folder, inputs, metrics = finished
+    write_report(tmp_path, Run(config=world, inputs=inputs, root=folder / "phases"), metrics)
+    prompts = read_json_lines(tmp_path / "prompts.jsonl")
+    count = metrics["recognizer"]["test"]["candidates"]["count"]
+    assert len(prompts) == count["entities"] + count["non_entities"]
+    predicted = {
+        (record["id"], entity["start"], entity["end"]): (entity["type"], entity["score"])
+        for record in read_json_lines(tmp_path / "predictions.jsonl")
+        for entity in record["entities"]
+    }
+    for record in prompts:
+        assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        wanted = predicted.pop((record["id"], record["start"], record["end"]), ("non-entity", None))
+        assert record["predicted"] == wanted[0]
+        assert wanted[1] is None or record["probabilities"][wanted[0]] == pytest.approx(wanted[1], abs=2e-6)
+        assert record["caption"] in ("", "a photo of a place")
+    assert not predicted and {record["wikipedia"] for record in prompts} <= {"", "a person", "a place", "a company"}
+    suspects = read_json_lines(tmp_path / "suspect_labels.jsonl")
+    words = sum(len(example.words) for example in inputs.training)
+    assert sum(record["teacher"] == "detector" for record in suspects) == words
+    assert [record["alpha"] for record in suspects] == sorted(record["alpha"] for record in suspects)
 
 
 def test_trained_parameters_are_kept_without_checkpoints(finished, world):
@@ -245,13 +229,7 @@ def test_an_encoder_in_pieces_is_told_at_once(world, tiny_encoder, tmp_path):
 
 
 def test_command_stops_after_a_phase_and_refuses_unknown_ones(world, tmp_path):
-    config = tmp_path / "own.py"
-    config.write_text(
-        "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
-        f"    return ConfigDict({json.loads(json.dumps(world.to_dict()))!r}).lock()\n"
-    )
-    command = [sys.executable, "-m", "scanner_jax.train", f"--config={config}", f"--workdir={tmp_path / 'run'}"]
-    command += [f"--prepared={tmp_path / 'prepared'}", "--config.epochs.detector_teacher=1"]
+    command = [*tiny_recipe.command(world, tmp_path), "--config.epochs.detector_teacher=1"]
     run = subprocess.run([*command, "--until=detector-teacher"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "detector_teacher test" in run.stdout

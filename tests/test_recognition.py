@@ -175,7 +175,7 @@ def test_loss_adds_lambda_times_the_grounding_loss(recognizer: tuple[Recognition
     batch = _collate(recognition)(features, batch_size=8)
     types, overlaps = model.apply(
         {"params": params},
-        *(batch[name] for name in ("token_ids", "attention_mask", "mask_position", "object_positions")),
+        *(batch[name] for name in ("token_ids", "segments", "mask_position", "object_positions")),
         deterministic=True,
     )
     types, scores = np.asarray(types)[:5].astype(np.float64), np.asarray(overlaps)[:2].astype(np.float64)

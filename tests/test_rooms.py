@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 
 # From top to bottom; a room is a module of scanner_jax or a package in it.
 ROOMS = """
-    types files boxes tags tokens metrics
-    encoder convert models losses awp optim
-    corpora store wikipedia retrieval prompts pipeline
-    evaluate checkpoint progress loop detection recognition
-    settings inputs phases stages recipe train predict profiling
+    types files lock interrupt boxes tags tokens metrics predictions
+    encoder_config encoder convert models losses awp optim
+    corpora store wikipedia retrieval prompts packing pipeline
+    evaluate checkpoint progress loop detection recognition analysis
+    settings warmstart inputs phases stages recipe report train predict profiling
     knowledge demo
 """.split()
 TORCH = ("torch", "torchvision", "open_clip", "timm")

@@ -33,7 +33,7 @@ def paper_settings() -> ConfigDict:
             },
             # Assumption: stage 1's weight decay is illegible
             "detector": _training(weight_decay=0.01, awp=True, pack_width=96),
-            "recognizer": _training(weight_decay=0.01, awp=False, pack_width=0)
+            "recognizer": _training(weight_decay=0.01, awp=False, pack_width=512)
             | {
                 "max_tokens": 512,  # Assumption: the encoder's limit
                 "max_objects": 15,  # Table 15

@@ -5,6 +5,7 @@ Twitter-GMNER shares tweets with Twitter-2015 and -2017: 886 of its 1,500 test t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from scanner_jax import checkpoint
 from scanner_jax.corpora import Corpus, read_corpus
 from scanner_jax.encoder import Params
-from scanner_jax.files import read_json
+from scanner_jax.files import damaged_files, read_json
 from scanner_jax.types import Example
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ def open_warm_start(workdir: str | Path, corpus: Corpus, *, despite_overlap: boo
     missing = [str(folder) for folder in folders.values() if not (folder / "params").is_dir()]
     if missing or len(folders) < len(_STAGES):
         raise WarmStartError(f"{workdir}: its phases {', '.join(missing) or 'do not reach the recognizer'} are missing")
+    for folder in folders.values():
+        _refuse_damage(folder)
     if despite_overlap:
         logger.warning("%s: whether it was trained on examples of %s is not checked", workdir, corpus.name)
     else:
@@ -75,6 +78,12 @@ def overlap(examples: Sequence[Example], trained_on: Sequence[Example]) -> int:
     images = {example.image_id for example in trained_on} - {None}
     sentences = {example.words for example in trained_on}
     return sum(example.image_id in images or example.words in sentences for example in examples)
+
+
+def _refuse_damage(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # a version that recorded no checksums wrote it
+        if damaged := damaged_files(folder):
+            raise WarmStartError(f"{folder}: {', '.join(damaged[:3])} changed since that run finished; train it again")
 
 
 def _refuse_overlap(workdir: Path, record: dict[str, Any], corpus: Corpus) -> None:

@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanner_jax.files import (
+    damaged_files,
+    explain,
+    naming,
     read_arrays,
     read_json,
     read_json_lines,
     write_arrays,
+    write_checksums,
     write_json,
     write_json_lines,
     write_text,
@@ -84,3 +88,38 @@ def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", ["2"])
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "2"
+
+
+def test_a_place_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError) as caught:
+        write_text(tmp_path / "file" / "a.txt", ["1"])
+    assert explain(caught.value).startswith(f"{tmp_path / 'file' / 'a.txt'}: Not a directory; see that this path")
+    with pytest.raises(OSError) as caught, naming(Path("/dev/full")), open("/dev/full", "w") as full:
+        full.write("1")
+    assert (
+        explain(caught.value) == "/dev/full: No space left on device; make room there, then give the same command again"
+    )
+
+
+def test_a_failed_writing_leaves_nothing_aside(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json_lines(tmp_path / "a.jsonl", [{"fine": 1}, {"not JSON": object()}])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checksums_tell_what_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "a").write_bytes(b"\0" * 100)
+    (tmp_path / "b").write_text("b")
+    (tmp_path / "log").write_text("grows")
+    with pytest.raises(FileNotFoundError):
+        damaged_files(tmp_path)
+    write_checksums(tmp_path, leave_out=["lo*"], planned={"c": "later"})
+    assert damaged_files(tmp_path) == ["c"]
+    (tmp_path / "c").write_text("later")
+    (tmp_path / "log").write_text("has grown")
+    assert damaged_files(tmp_path) == []
+    (tmp_path / "deep" / "er" / "a").write_bytes(b"\0" * 99 + b"\1")
+    (tmp_path / "b").unlink()
+    assert damaged_files(tmp_path) == ["b", "deep/er/a"]

@@ -18,7 +18,7 @@ ROOMS = """
     corpora store wikipedia retrieval prompts packing pipeline
     evaluate checkpoint progress loop detection recognition analysis
     settings warmstart inputs phases stages recipe report train predict profiling
-    knowledge demo
+    knowledge demo __main__
 """.split()
 TORCH = ("torch", "torchvision", "open_clip", "timm")
 LINES = 320

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from scanner_jax import checkpoint
 from scanner_jax.convert import add_token_row, fingerprint_encoder, load_encoder
 from scanner_jax.corpora import read_corpus
-from scanner_jax.files import write_json
+from scanner_jax.files import write_checksums, write_json
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.recipe import recipe_steps
 from scanner_jax.stages import Run
@@ -98,6 +98,10 @@ def test_runs_that_cannot_be_started_from(world, tmp_path, tiny_encoder):
     world.update(start_from=str(workdir), start_despite_overlap=True, encoder=str(tiny_encoder(["other", "words"])))
     with pytest.raises(InputError, match="another encoder"):
         open_inputs(world, prepared=tmp_path / "prepared")
+    write_checksums(tmp_path / "run/phases/recognizer-student-0123")
+    write_json(tmp_path / "run/phases/recognizer-student-0123/phase.json", {})
+    with pytest.raises(WarmStartError, match="phase.json changed"):
+        open_warm_start(workdir, corpus, despite_overlap=True)
     (tmp_path / "run/phases/detector-student-0123/params").rename(tmp_path / "gone")
     with pytest.raises(WarmStartError, match="detector-student-0123"):
         open_warm_start(workdir, corpus, despite_overlap=False)

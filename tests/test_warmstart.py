@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from tiny_recipe import write_world
 
 from scanner_jax import checkpoint
 from scanner_jax.convert import add_token_row, fingerprint_encoder, load_encoder
@@ -17,7 +18,6 @@ from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.recipe import recipe_steps
 from scanner_jax.stages import Run
 from scanner_jax.warmstart import WarmStartError, open_warm_start, overlap
-from tests.tiny_recipe import write_world
 
 DATA = Path("data")
 

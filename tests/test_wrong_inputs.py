@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-from tests.tiny_recipe import write_world
+from tiny_recipe import write_world
 
 
 class Case(NamedTuple):

@@ -14,7 +14,7 @@ from scanner_jax.convert import fingerprint_encoder, load_config, resolve_encode
 from scanner_jax.corpora import Corpus, load_corpus
 from scanner_jax.encoder import EncoderConfig
 from scanner_jax.retrieval import KnowledgeSources
-from scanner_jax.settings import training_settings
+from scanner_jax.settings import execution, training_settings
 from scanner_jax.store import Store, import_command
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 from scanner_jax.types import Example
@@ -184,11 +184,12 @@ def _store(folder: str | None, kinds: tuple[str, ...]) -> Store:
 
 def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     """Settings that would otherwise only fail after hours of training."""
-    problems = []
+    problems: list[str] = []
     if corpus is not None:
         problems += _corpus_problems(config, corpus)
     if not config.train_on or not set(config.train_on) <= {"train", "dev"}:
         problems.append(f'train_on={config.train_on}: expected ("train",) or ("train", "dev")')
+    _attempt(problems, "execution", lambda: execution(config))
     if config.knowledge.use_clip_order:
         problems.append(
             "knowledge.use_clip_order=True: this version has no CLIP vectors to order objects by; set it to False, and "

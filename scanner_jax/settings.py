@@ -56,8 +56,8 @@ def paper_settings() -> ConfigDict:
             # How the encoder's layers are computed, in both stages. Dropout's draws stay the same, and results do but
             # for the order of floating-point sums: like the device, these are no part of a phase's hash.
             "execution": {
-                "scan_layers": False,  # one compiled layer in a loop: compiles less, copies the layers' parameters
-                "remat": "none",  # "dots" or "layers": keep less for the backward pass, compute it again; saves memory
+                "scan_layers": False,  # one layer's program in a loop; on a CPU it pays only with remat
+                "remat": "none",  # "dots" or "layers": keep less for the backward pass; on a CPU with scan_layers only
                 "fused_projections": False,  # query, key and value in one product
             },
         }

@@ -169,6 +169,17 @@ def test_a_change_reruns_what_depends_on_it_and_nothing_else(finished, world):
     assert "detector-teacher" not in hashes(changed(world, tyt__detector=False), inputs)
 
 
+def test_how_layers_are_computed_reruns_nothing_but_packing_does(finished, world):
+    _, inputs, _ = finished
+    before = hashes(world, inputs)
+    scanned = changed(world, execution__scan_layers=True, execution__remat="layers")
+    assert hashes(scanned, inputs) == before
+    packed = hashes(changed(world, recognizer__pack_width=64), inputs)
+    assert {name for name in before if before[name] != packed[name]} == {"recognizer-teacher", "recognizer-student"}
+    packed = hashes(changed(world, detector__pack_width=48), inputs)
+    assert all(before[name] != packed[name] for name in before)
+
+
 def test_other_knowledge_reruns_the_recognizers_only(finished, world, tmp_path):
     _, inputs, _ = finished
     without = changed(world, knowledge__use_wikipedia=False)
@@ -204,11 +215,12 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
     config.epochs.recognizer_student = 0
     config.detector.update(log_every=0, learning_rate=-1.0)
     config.tyt.alpha = 2.0
+    config.execution.remat = "all"
     with pytest.raises(InputError) as caught:
         open_inputs(config, prepared=tmp_path)
     message = str(caught.value)
     wanted = "nowhere no-encoder no-store no-index folds=1 use_clip_order train.txt alpha=2.0 recognizer_student=0"
-    for word in (*wanted.split(), "store import captions", "detector.log_every=0", "learning_rate=-1.0"):
+    for word in (*wanted.split(), "store import captions", "detector.log_every=0", "learning_rate=-1.0", "execution"):
         assert word in message
 
 

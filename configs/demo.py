@@ -7,6 +7,9 @@ builds what this config reads (python -m scanner_jax.demo build prepared/demo) a
     python -m scanner_jax.train --config=configs/demo.py --phases=runs/demo-phases
     python -m scanner_jax.train --config=configs/demo.py:without-knowledge --phases=runs/demo-phases
 
+All of it took 3 minutes 32 seconds on two CPU cores; F1 on test 79.26 with knowledge and 54.98 without, on names that
+training never showed 71.59 and 36.36.
+
 Variants: `:without-knowledge`, where the recognizer has the sentence alone. The two share the detector's phases.
 """
 
@@ -23,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.types = ("LOC", "ORG", "OTHER", "PER")
     config.encoder = "prepared/demo/encoder"
     config.epochs.update(
-        detector_teacher=5, detector_folds=5, detector_student=5, recognizer_teacher=6, recognizer_student=6
+        detector_teacher=4, detector_folds=4, detector_student=4, recognizer_teacher=6, recognizer_student=6
     )
     for stage in (config.detector, config.recognizer):
         stage.batch_size = 16

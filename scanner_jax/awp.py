@@ -25,7 +25,7 @@ def awp(
     inner: optax.GradientTransformation,
     *,
     gamma: float = 0.01,
-    start_step: int,
+    start_step: int | Int[Array, ""],
     clip_eps: float | None = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -48,7 +48,7 @@ def awp(
     Args:
         inner: the optimizer, gradient clipping included. **Assumption:** so clipping acts on the adversarial gradient.
         gamma: length of the step, relative to each tensor's norm. **Assumption:** 0.01, the original work's value.
-        start_step: first update (from 0) that is adversarial.
+        start_step: first update (from 0) that is adversarial; a traced number is not checked.
         clip_eps: if given, no weight moves by more than this part of its own size. **Assumption:** off, as in
             the original work.
         mask: the tensors to perturb; None takes `perturbed_by_default`.
@@ -143,11 +143,11 @@ def named(params: optax.Params, *names: str) -> Mask:
     )
 
 
-def _check(*, gamma: float, start_step: int, clip_eps: float | None) -> None:
+def _check(*, gamma: float, start_step: int | Int[Array, ""], clip_eps: float | None) -> None:
     problems = []
     if not gamma >= 0:
         problems.append(f"gamma={gamma}: expected 0 or more (the original work: 0.01)")
-    if start_step < 0:
+    if isinstance(start_step, int) and start_step < 0:
         problems.append(f"start_step={start_step}: expected 0 or more")
     if clip_eps is not None and not clip_eps > 0:
         problems.append(f"clip_eps={clip_eps}: expected more than 0, or None for no bound")

@@ -1,7 +1,8 @@
 """Orbax checkpoints of a training run, each of which holds all that the run needs to go on.
 
 A folder keeps two: the last one, and the one before it in case the last is damaged. With XLM-RoBERTa-large in fp32
-each takes 9 GB (parameters, AdamW's two moments, the best parameters so far), and a third is there while it is written.
+each takes up to 9 GB (parameters, AdamW's two moments, the best parameters so far; less where only the vocabulary in
+use is trained), and a third is there while it is written. Writing goes on beside the training, from a copy in memory.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
-import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from scanner_jax.encoder import Params
 from scanner_jax.files import damaged_files, write_checksums
 
-State = TypeVar("State")
 logger = logging.getLogger(__name__)
 
 ASIDE = "*.orbax-checkpoint-tmp*"
@@ -35,55 +36,103 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be written; the message says where, why, and what to do."""
 
 
-def open_checkpoints(folder: Path) -> ocp.CheckpointManager:
-    """Open (or begin) a folder of checkpoints, without those of its end that are not whole.
+class Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        state: a tree of arrays.
+        position: in the data; JSON values.
+        rows: the rows of the vocabulary that the state's tables have, None where they have all.
+    """
+
+    state: Any
+    position: dict[str, Any]
+    rows: list[int] | None
+
+
+class Checkpoints:
+    """A folder of checkpoints, opened or begun, without those of its end that are not whole.
 
     A checkpoint counts once the checksums of its files stand beside them, which is after Orbax has finished it. The
     newest that is unchanged since then is the last one; newer ones are deleted with a warning.
+
+    Used as a context: at its end, nothing is being written any more, and what could not be written has been raised.
     """
-    folder = Path(folder).absolute()
-    steps = [path for path in folder.glob("*") if path.name.isdigit()]
-    for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
-        problem = _problem(path)
-        if problem is None:
-            break
-        logger.warning("%s: %s; going back to what was saved before it", path, problem)
-        shutil.rmtree(path)
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=preservation.LatestN(2), enable_async_checkpointing=False
-    )
-    with _explained(folder):
-        return ocp.CheckpointManager(folder, options=options)
 
+    def __init__(self, folder: Path) -> None:
+        folder = Path(folder).absolute()
+        steps = [path for path in folder.glob("*") if path.name.isdigit()]
+        for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
+            problem = _problem(path)
+            if problem is None:
+                break
+            logger.warning("%s: %s; going back to what was saved before it", path, problem)
+            shutil.rmtree(path)
+        # Not Orbax's own asynchronous saving: where it cannot write, it waits five minutes for itself.
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation.LatestN(2), enable_async_checkpointing=False
+        )
+        with _explained(folder):
+            self._manager = ocp.CheckpointManager(folder, options=options)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._writing: Future[None] | None = None
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any, batches: grain.DatasetIterator) -> None:
-    """Save a tree of arrays and the position in the data.
+    def __enter__(self) -> Checkpoints:
+        return self
 
-    Raises:
-        CheckpointError: the disk is full, or the folder cannot be written; what was saved before is untouched.
-    """
-    items = ocp.args.Composite(state=ocp.args.StandardSave(state), batches=grain.checkpoint.CheckpointSave(batches))
-    folder = Path(manager.directory) / str(step)
-    with _explained(folder):
-        manager.save(step, args=items, force=True)
-        write_checksums(folder)
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            self._manager.close()
 
+    @property
+    def last_step(self) -> int | None:
+        """The step of the last checkpoint, None where there is none."""
+        step: int | None = self._manager.latest_step()
+        return step
 
-def restore_last(
-    manager: ocp.CheckpointManager, state: State, batches: grain.DatasetIterator
-) -> tuple[State, grain.DatasetIterator]:
-    """Go on from the last checkpoint; without one both come back as they are."""
-    step = manager.latest_step()
-    if step is None:
-        return state, batches
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), batches=grain.checkpoint.CheckpointRestore(batches)
-        ),
-    )
-    return restored["state"], restored["batches"]
+    def save(self, step: int, saved: Saved) -> None:
+        """Begin to write a checkpoint, once the one before it is written; the state may be donated at once.
+
+        Raises:
+            CheckpointError: the one before it could not be written: the disk is full, or the folder cannot be written.
+                What was saved before that is untouched.
+        """
+        self.wait()
+        # On the CPU, what device_get gives is the very memory that the next step is to reuse.
+        copied = jax.tree.map(np.array, saved.state) if jax.default_backend() == "cpu" else jax.device_get(saved.state)
+        self._writing = self._writer.submit(self._write, step, saved._replace(state=copied))
+
+    def wait(self) -> None:
+        """Wait until nothing is being written.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def restore_last(self, abstract: Callable[[list[int] | None], Any]) -> Saved:
+        """Read the last checkpoint.
+
+        Args:
+            abstract: the shapes and types of the state, given the rows of the vocabulary that it was saved with.
+        """
+        step = self._manager.latest_step()
+        place = self._manager.restore(step, args=ocp.args.Composite(place=ocp.args.JsonRestore()))["place"]
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(place["rows"])))
+        return Saved(self._manager.restore(step, args=arguments)["state"], place["position"], place["rows"])
+
+    def _write(self, step: int, saved: Saved) -> None:
+        place = {"position": saved.position, "rows": saved.rows}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(saved.state), place=ocp.args.JsonSave(place))
+        folder = Path(self._manager.directory) / str(step)
+        with _explained(folder):
+            self._manager.save(step, args=items, force=True)
+            write_checksums(folder)
 
 
 def save_params(folder: Path, params: Params) -> None:

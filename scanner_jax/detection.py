@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scanner_jax.encoder import EncoderConfig, Execution, Params
-from scanner_jax.loop import LossFn, TrainingSettings, train
+from scanner_jax.loop import TrainingSettings, train
 from scanner_jax.losses import cross_entropy, trust_your_teacher
 from scanner_jax.metrics import PRF, span_counts
 from scanner_jax.models import SpanDetector, init_detector
 from scanner_jax.pipeline import Batch, collate_detector, detector_features, length_buckets, predict
+from scanner_jax.stepping import LossFn
 from scanner_jax.tags import spans_from_bio
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import BIO, Entity, Example, Span
+from scanner_jax.vocabulary import Vocabulary
 
 WordLogits = list[Float[np.ndarray, "w c"]]
 """For each sentence one row of logits over `BIO` per word."""
@@ -63,6 +65,7 @@ def train_detector(
     folder: Path,
     teacher_logits: WordLogits | None = None,
     alpha: float | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> Params:
     """Train one detector from the pretrained encoder and return its best parameters on dev.
 
@@ -77,6 +80,7 @@ def train_detector(
         folder: the phase's.
         teacher_logits: the teacher's over `training`, for Trust Your Teacher; None trains with plain cross entropy.
         alpha: a fixed trust in the gold label, None for the teacher's own.
+        vocabulary: the word embeddings to train, as `detector_vocabulary` has them; None trains all.
     """
     features = detector_features(
         training, detection.tokenizer, max_tokens=detection.max_tokens, teacher_logits=teacher_logits
@@ -93,9 +97,21 @@ def train_detector(
         evaluate=None if dev is None else functools.partial(_dev_scores, detection, dev),
         seed=seed,
         folder=folder,
+        vocabulary=vocabulary,
     )
 
 
+def detector_vocabulary(detection: Detection, examples: Iterable[Sequence[Example]]) -> Vocabulary:
+    """The word embeddings that sentences touch: those of all splits, so that all detectors share what is compiled."""
+    features = (
+        item
+        for split in examples
+        for item in detector_features(split, detection.tokenizer, max_tokens=detection.max_tokens)
+    )
+    return Vocabulary.of((item.token_ids for item in features), size=detection.encoder.vocab_size)
+
+
+@functools.cache  # so that detectors share what is compiled for it
 def detector_loss(model: SpanDetector, *, alpha: float | None) -> LossFn:
     """Cross entropy over the first sub-words, or TYT where the batch carries the teacher's logits."""
 

@@ -69,6 +69,22 @@ def _drop(x: Array, rate: float, rng: Dropout) -> Array:
     return nn.Dropout(rate)(x, deterministic=rng is None, rng=rng)
 
 
+class _WordEmbedding(nn.Module):
+    """Flax's Embed, but for a table that is given with other rows than the config's: training may hold those in use."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, token_ids: Int[Array, "b t"]) -> Float[Array, "b t d"]:
+        config = self.config
+        if self.has_variable("params", "embedding"):
+            table = self.get_variable("params", "embedding")
+        else:
+            init = nn.initializers.normal(config.initializer_range)
+            table = self.param("embedding", init, (config.vocab_size, config.hidden_size))
+        return jnp.take(table, token_ids, axis=0)  # NaN for ids beyond the table, rather than another token's row
+
+
 class Embeddings(nn.Module):
     """Word, position and token-type embeddings, normalised; the token type is always 0."""
 
@@ -83,13 +99,12 @@ class Embeddings(nn.Module):
         tables = {
             name: nn.Embed(rows, config.hidden_size, embedding_init=init, name=name)
             for name, rows in (
-                ("word", config.vocab_size),
                 ("position", config.max_position_embeddings),
                 ("token_type", config.type_vocab_size),
             )
         }
         token_type = tables["token_type"](jnp.zeros((1, 1), jnp.int32))
-        x = tables["word"](token_ids) + tables["position"](positions) + token_type
+        x = _WordEmbedding(config, name="word")(token_ids) + tables["position"](positions) + token_type
         return _drop(_layer_norm(config)(x), config.hidden_dropout, rng)
 
 

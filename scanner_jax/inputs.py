@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from scanner_jax.convert import fingerprint_encoder, load_config, resolve_encoder
 from scanner_jax.corpora import Corpus, load_corpus
 from scanner_jax.encoder import EncoderConfig
+from scanner_jax.optim import make_optimizer
 from scanner_jax.retrieval import KnowledgeSources
 from scanner_jax.settings import execution, training_settings
 from scanner_jax.store import Store, import_command
@@ -200,9 +201,9 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     least = {"folds": (config.folds, 2), "recognizer.max_tokens": (config.recognizer.max_tokens, 40)}
     least |= {f"epochs.{name}": (epochs, 1) for name, epochs in config.epochs.items()}
     for stage in ("detector", "recognizer"):
-        for name in ("batch_size", "eval_batch_size", "checkpoint_every", "log_every"):
+        for name in ("batch_size", "eval_batch_size", "checkpoint_every", "log_every", "steps_per_dispatch"):
             least[f"{stage}.{name}"] = (config[stage][name], 1)
-        problems += _optimizer_problems(stage, config[stage])
+        problems += _optimizer_problems(stage, config[stage], used_vocabulary=config.execution.used_vocabulary)
     return problems + [
         f"{name}={given}: expected at least {low}" for name, (given, low) in least.items() if given < low
     ]
@@ -242,11 +243,17 @@ def _corpus_problems(config: ConfigDict, corpus: Corpus) -> list[str]:
     return problems
 
 
-def _optimizer_problems(stage: str, settings: ConfigDict) -> list[str]:
+def _optimizer_problems(stage: str, section: ConfigDict, *, used_vocabulary: bool) -> list[str]:
     try:
-        training_settings(settings, epochs=1).optimizer(total_steps=1)
+        settings = training_settings(section, epochs=1).optimizer
+        make_optimizer(settings, settings.milestones(1))
     except ValueError as error:
         return [f"{stage}: {error}"]
+    if used_vocabulary and settings.awp_gamma and "embedding" in settings.awp_tensors:
+        return [
+            f"{stage}.awp_tensors={settings.awp_tensors}: AWP moves a table by a part of the norm of all its rows, and "
+            "only those in use are trained; set execution.used_vocabulary=False, or leave embedding out"
+        ]
     return []
 
 

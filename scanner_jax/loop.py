@@ -2,112 +2,69 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
+import itertools
+import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from scanner_jax import checkpoint
+from scanner_jax.checkpoint import Checkpoints, Saved
 from scanner_jax.encoder import Params
 from scanner_jax.interrupt import Interrupted, deferred_signals
-from scanner_jax.optim import make_optimizer
+from scanner_jax.optim import Milestones, OptimizerSettings, decay_factors, make_optimizer
 from scanner_jax.pipeline import Batch, Features, steps_per_epoch, training_batches
-from scanner_jax.progress import open_progress
+from scanner_jax.progress import Progress, open_progress
+from scanner_jax.stepping import Course, LossFn, Stepper, TrainState, shape_of
+from scanner_jax.vocabulary import Tables, Vocabulary, VocabularyError
 
-LossFn = Callable[[Params, Batch, jax.Array], Float[Array, ""]]
-"""(params, batch, dropout key) -> loss; pure."""
+logger = logging.getLogger(__name__)
 
-
-class TrainState(NamedTuple):
-    """All that a step changes."""
-
-    step: Int[Array, ""]
-    params: Params
-    opt_state: optax.OptState
+LOOKED_AHEAD = 5000
+"""Batches whose shapes are compiled before the first step; making so many takes about two seconds."""
 
 
 class Best(NamedTuple):
-    """The parameters with the highest score on dev so far, as numpy arrays."""
+    """The parameters with the highest score on dev so far, as numpy arrays, and the step that they are of."""
 
     score: np.float64
+    step: np.int64
     params: Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How one model is trained; `optim.make_optimizer` says what the optimizer's fields mean.
+    """How one model is trained.
 
     Attributes:
+        optimizer: what decides each update.
         epochs: passes over the training set; dev is scored after each.
         batch_size: sentences or prompts a step.
         checkpoint_every: steps between checkpoints besides those after each epoch.
         log_every: steps between two looks at the loss, each of which waits for the device.
+        steps_per_dispatch: steps that the host starts at once, where so many batches in a row have one shape.
     """
 
+    optimizer: OptimizerSettings
     epochs: int
     batch_size: int
-    learning_rate: float
-    warmup_fraction: float
-    weight_decay: float
-    max_grad_norm: float
-    awp_gamma: float
-    awp_start: float
-    awp_clip_eps: float | None
     checkpoint_every: int
     log_every: int
-
-    def optimizer(self, *, total_steps: int) -> optax.GradientTransformationExtraArgs:
-        """The optimizer of a training of so many steps.
-
-        Raises:
-            ValueError: settings out of range, all listed.
-        """
-        return make_optimizer(
-            total_steps=total_steps,
-            learning_rate=self.learning_rate,
-            warmup_fraction=self.warmup_fraction,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            awp_gamma=self.awp_gamma,
-            awp_start=self.awp_start,
-            awp_clip_eps=self.awp_clip_eps,
-        )
+    steps_per_dispatch: int = 1
 
 
 class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-def make_train_step(
-    loss_fn: LossFn, tx: optax.GradientTransformationExtraArgs, *, rng: jax.Array
-) -> Callable[[TrainState, Batch], tuple[TrainState, Float[Array, ""]]]:
-    """Jit one update; the state that it is given is donated.
-
-    The keys of step n are `fold_in(rng, n)`, so a resumed run draws what an undisturbed one would.
-    **Assumption:** AWP's second pass draws a dropout mask of its own.
-    """
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Float[Array, ""]]:
-        first, second = jax.random.split(jax.random.fold_in(rng, state.step))
-        loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, first)
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, grad_fn=lambda params: jax.grad(loss_fn)(params, batch, second)
-        )
-        params = optax.apply_updates(state.params, updates)
-        # A gradient, AWP's too, can overflow where the loss does not; the loop looks at the loss alone.
-        loss = jnp.where(jnp.isfinite(optax.tree.norm(updates)), loss, jnp.nan)
-        return TrainState(state.step + 1, params, opt_state), loss
-
-    return jax.jit(train_step, donate_argnums=0)
 
 
 def train(
@@ -121,6 +78,7 @@ def train(
     evaluate: Callable[[Params], dict[str, Any]] | None,
     seed: int,
     folder: Path,
+    vocabulary: Vocabulary | None = None,
 ) -> Params:
     """Train on the features, going on from the folder's last checkpoint, and return the best parameters.
 
@@ -138,6 +96,8 @@ def train(
             None keeps the last parameters.
         seed: of the order of the examples and of dropout.
         folder: receives `checkpoints/`, `metrics.jsonl` and, where TensorBoard is installed, its event file.
+        vocabulary: the rows of the word embeddings to train, which hold all that the features have; the others decay
+            as they would. None trains all. A run may go on with another one than it began with.
 
     Returns:
         The parameters with the best score (the latest among equals), as numpy arrays.
@@ -147,60 +107,116 @@ def train(
         DivergedError: a loss that is not finite; no checkpoint holds it.
         Interrupted: SIGTERM or Ctrl-C came; the step was finished and saved, or an evaluation left, whose step was.
         ValueError: there is nothing to train on.
+        VocabularyError: the vocabulary does not fit the features, the parameters or AWP.
     """
     if not features:
         raise ValueError(f"{name}: the training set is empty")
     epoch = steps_per_epoch(len(features), settings.batch_size)
     total = epoch * settings.epochs
-    tx = settings.optimizer(total_steps=total)
+    milestones = settings.optimizer.milestones(total)
+    params = jax.tree.map(np.asarray, params)
+    tables = _tables(params, vocabulary, settings.optimizer, milestones)
     batches = training_batches(
         features,
-        functools.partial(collate, batch_size=settings.batch_size),
+        functools.partial(tables.held.renumbered(collate), batch_size=settings.batch_size),
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         seed=seed,
     )
-    train_step = make_train_step(loss_fn, tx, rng=jax.random.key(seed))
-    params = jax.tree.map(jnp.array, params)  # copied, because the first step donates them
-    state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-    best = _better(None, params, -math.inf) if evaluate else None
-    with (
-        contextlib.closing(checkpoint.open_checkpoints(folder / "checkpoints")) as manager,
-        deferred_signals() as signals,
-    ):
-        (state, best), batches = checkpoint.restore_last(manager, (state, best), batches)
-        start = int(state.step)
-        losses: list[Float[Array, ""]] = []
+    tx = make_optimizer(settings.optimizer, milestones)
+    state = _state(tables.held.shrink(params), tx)
+    best = Best(np.float64(-math.inf), np.int64(0), _copied(state.params)) if evaluate else None
+    course = Course(jax.random.key(seed), Milestones(*map(np.int32, milestones)))
+    with Checkpoints(folder / "checkpoints") as checkpoints, deferred_signals() as signals:
+        if checkpoints.last_step is not None:
+            saved = checkpoints.restore_last(functools.partial(tables.abstract, (state, best)))
+            state, best = _restored(saved, tables)
+            batches.set_state(saved.position)
+        step = start = int(state.step)
         progress = open_progress(name, folder, start=start)
+        stepper = Stepper(loss_fn, settings.optimizer, state=state, course=course, at_once=settings.steps_per_dispatch)
+        with signals.at_once(_saved(name, step, total)):
+            _compile(stepper, batches, total - start, progress)
+        ends = (settings.steps_per_dispatch, settings.log_every, settings.checkpoint_every, epoch)
+        losses: list[Float[Array, "*n"]] = []
         with progress.bar(total, start=start) as advance:
-            # A checkpoint holds no scores of its own step, so the first round is for those alone.
-            for step in range(start, total + 1):
-                saved = f"{name} is saved up to step {step} of {total}"
-                if step > start:
-                    state, loss = train_step(state, next(batches))
-                    losses.append(loss)
-                    leaving = signals.received
-                    saving = leaving or step % epoch == 0 or step % settings.checkpoint_every == 0
-                    if saving or step % settings.log_every == 0:
-                        mean, losses = _finite_mean(losses, step), []
-                        progress.record(step, {"loss": mean})
-                        advance(step, mean)
-                    if saving:
-                        checkpoint.save(manager, step, (state, best), batches)
-                    if leaving:
-                        raise Interrupted(leaving, saved)
+            while True:
+                # First, because a checkpoint holds no scores of its own step.
                 if evaluate and step > 0 and step % epoch == 0:
-                    with signals.at_once(saved):
-                        scores = evaluate(state.params)
+                    with signals.at_once(_saved(name, step, total)):
+                        scores = evaluate(tables.whole(state.params, step))
                     said = ", ".join(f"{key} {value:g}" for key, value in scores.items() if key != "score")
                     progress.record(step, scores, say=f"dev {said}")
-                    best = _better(best, state.params, scores["score"])
-        return jax.device_get(state.params) if best is None else best.params
+                    if best is None or scores["score"] >= best.score:  # the later ones among equals
+                        best = Best(np.float64(scores["score"]), np.int64(step), _copied(state.params))
+                if step == total:
+                    break
+                # The same steps share a dispatch whether or not the run was interrupted, so that it stays bit for bit.
+                end = min(total, *((step // every + 1) * every for every in ends))
+                state, new_losses = stepper(state, [next(batches) for _ in range(end - step)])
+                losses += new_losses
+                step = end
+                leaving = signals.received
+                saving = leaving or step % epoch == 0 or step % settings.checkpoint_every == 0
+                if saving or step % settings.log_every == 0:
+                    mean, losses = _finite_mean(losses, step), []
+                    progress.record(step, {"loss": mean})
+                    advance(step, mean)
+                if saving:
+                    checkpoints.save(step, Saved((state, best), batches.get_state(), tables.rows))
+                if leaving:
+                    checkpoints.wait()
+                    raise Interrupted(leaving, _saved(name, step, total))
+    if best is None:
+        best = Best(np.float64(0), np.int64(step), jax.device_get(state.params))
+    return tables.whole(best.params, int(best.step))
 
 
-def _better(best: Best | None, params: Params, score: float) -> Best:
-    """The better parameters of two, the later ones among equals; copied, because the next step donates them."""
-    return best if best and best.score > score else Best(np.float64(score), jax.tree.map(np.array, params))
+def _tables(
+    params: Params, vocabulary: Vocabulary | None, settings: OptimizerSettings, milestones: Milestones
+) -> Tables:
+    if vocabulary is not None and settings.awp_gamma and "embedding" in settings.awp_tensors:
+        raise VocabularyError(
+            "AWP moves a table by a part of its whole norm, which is not known where only the vocabulary in use is "
+            "trained; leave embedding out of awp_tensors, or train the whole vocabulary"
+        )
+    return Tables.of(params, vocabulary, decay_factors(settings, milestones))
+
+
+def _state(params: Params, tx: optax.GradientTransformationExtraArgs) -> TrainState:
+    params = jax.tree.map(jnp.array, params)  # copied, because the first step donates them
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+def _restored(saved: Saved, tables: Tables) -> tuple[TrainState, Best | None]:
+    """What a checkpoint holds, with the rows of the vocabulary that this training holds."""
+    state, best = saved.state
+    params = tables.params_of(saved.rows, state.params, int(state.step))
+    opt_state = tables.moments_of(saved.rows, state.opt_state)
+    if best is not None:
+        best = best._replace(params=tables.params_of(saved.rows, best.params, int(best.step)))
+    return jax.tree.map(jnp.array, TrainState(state.step, params, opt_state)), best
+
+
+def _compile(stepper: Stepper, batches: grain.DatasetIterator, steps: int, progress: Progress) -> None:
+    """Compile the shapes of the batches that are to come; the iterator is left where it was."""
+    position = batches.get_state()
+    ahead = itertools.islice(batches, min(steps, LOOKED_AHEAD))
+    shapes = {str(shape := shape_of(batch)): shape for batch in ahead}
+    batches.set_state(position)
+    started = time.perf_counter()
+    progress.say(f"compiling for {len(shapes)} shapes of batches")
+    stepper.compile_ahead(shapes.values())
+    progress.say(f"compiled in {time.perf_counter() - started:.1f} s")
+
+
+def _copied(params: Params) -> Params:
+    """Copied, because the next step donates them."""
+    return jax.tree.map(np.array, params)
+
+
+def _saved(name: str, step: int, total: int) -> str:
+    return f"{name} is saved up to step {step} of {total}"
 
 
 def _finite_mean(losses: list[Float[Array, ""]], step: int) -> float:

@@ -38,7 +38,11 @@ class Progress:
         if self._scalars:
             self._scalars.write(line)
         if say:
-            self._console.print(f"[bold]{self._name}[/bold] step {step}: {say}", highlight=False, soft_wrap=True)
+            self.say(f"step {step}: {say}")
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(f"[bold]{self._name}[/bold] {text}", highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def bar(self, total: int, *, start: int) -> Iterator[Callable[[int, float], None]]:

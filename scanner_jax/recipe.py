@@ -22,7 +22,7 @@ from scanner_jax.stages import Run
 
 VERSIONS = {"detector": 1, "candidates": 1, "recognizer": 1}
 
-_INDIFFERENT = ("eval_batch_size", "checkpoint_every", "log_every")  # without an influence on what is learned
+_INDIFFERENT = ("eval_batch_size", "checkpoint_every", "log_every", "steps_per_dispatch")  # teach nothing
 
 
 class Step(NamedTuple):

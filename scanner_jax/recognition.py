@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from jaxtyping import Array, Float
 
 from scanner_jax.boxes import intersection_over_union
 from scanner_jax.encoder import EncoderConfig, Execution, Params
-from scanner_jax.loop import LossFn, TrainingSettings, train
+from scanner_jax.loop import TrainingSettings, train
 from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
 from scanner_jax.metrics import entity_counts
 from scanner_jax.models import EntityRecognizer, init_recognizer
 from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets, predict
 from scanner_jax.prompts import Prompt, build_prompt
+from scanner_jax.stepping import LossFn
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import NON_ENTITY, Entity, Example, Knowledge, Span
+from scanner_jax.vocabulary import Vocabulary
 
 Candidate = tuple[Example, Span]
 """A span that stage 2 is asked about, with its sentence."""
@@ -118,6 +120,7 @@ def train_recognizer(
     folder: Path,
     teacher_logits: TypeLogits | None = None,
     alpha: float | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> Params:
     """Train one recognizer from the pretrained encoder and return its best parameters on dev.
 
@@ -134,6 +137,7 @@ def train_recognizer(
         teacher_logits: the teacher's over `training`, for Trust Your Teacher. **Assumption:** TYT covers the
             mined non-entities too. None trains with plain cross entropy.
         alpha: a fixed trust in the gold label, None for the teacher's own.
+        vocabulary: the word embeddings to train, as `recognizer_vocabulary` has them; None trains all.
     """
     return train(
         name=name,
@@ -147,9 +151,17 @@ def train_recognizer(
         evaluate=None if dev is None else functools.partial(_dev_scores, recognition, *dev),
         seed=seed,
         folder=folder,
+        vocabulary=vocabulary,
     )
 
 
+def recognizer_vocabulary(recognition: Recognition, prompted: Iterable[Prompted]) -> Vocabulary:
+    """The word embeddings that prompts touch: those of all splits, `<obj>` included where any has objects."""
+    token_ids = (prompt.token_ids for split in prompted for prompt in split.prompts)
+    return Vocabulary.of(token_ids, size=recognition.encoder.vocab_size)
+
+
+@functools.cache  # so that recognizers share what is compiled for it
 def recognizer_loss(model: EntityRecognizer, *, alpha: float | None, grounding_weight: float) -> LossFn:
     """The type's loss at `<mask>` plus lambda times the objects' grounding loss.
 

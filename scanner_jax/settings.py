@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, config_dict
 
 from scanner_jax.encoder_config import Execution
 from scanner_jax.loop import TrainingSettings
+from scanner_jax.optim import OptimizerSettings
 
 
 def paper_settings() -> ConfigDict:
@@ -53,31 +54,40 @@ def paper_settings() -> ConfigDict:
                 "use_notes": False,  # a language model's notes, Table 12
                 "use_clip_order": False,  # the paper: True; needs CLIP vectors in the store
             },
-            # How the encoder's layers are computed, in both stages. Dropout's draws stay the same, and results do but
-            # for the order of floating-point sums: like the device, these are no part of a phase's hash.
+            # How trainings are computed, in both stages. Dropout's draws stay the same, and results do but for the
+            # order of floating-point sums: like the device, these are no part of a phase's hash.
             "execution": {
                 "scan_layers": False,  # one layer's program in a loop; on a CPU it pays only with remat
                 "remat": "none",  # "dots" or "layers": keep less for the backward pass; on a CPU with scan_layers only
                 "fused_projections": False,  # query, key and value in one product
+                "used_vocabulary": True,  # train the embeddings of tokens that occur, and put the others back
             },
         }
     )
 
 
 def training_settings(section: ConfigDict, *, epochs: int) -> TrainingSettings:
-    """A stage's section of the config as the loop takes it."""
+    """A stage's section of the config as the loop takes it.
+
+    Raises:
+        ValueError: values that are not accepted.
+    """
     return TrainingSettings(
+        optimizer=OptimizerSettings(
+            learning_rate=section.learning_rate,
+            warmup_fraction=section.warmup_fraction,
+            weight_decay=section.weight_decay,
+            max_grad_norm=section.max_grad_norm,
+            awp_gamma=section.awp_gamma if section.awp else 0.0,
+            awp_start=section.awp_start,
+            awp_clip_eps=section.awp_clip_eps,
+            awp_tensors=tuple(section.awp_tensors),
+        ),
         epochs=epochs,
         batch_size=section.batch_size,
-        learning_rate=section.learning_rate,
-        warmup_fraction=section.warmup_fraction,
-        weight_decay=section.weight_decay,
-        max_grad_norm=section.max_grad_norm,
-        awp_gamma=section.awp_gamma if section.awp else 0.0,
-        awp_start=section.awp_start,
-        awp_clip_eps=section.awp_clip_eps,
         checkpoint_every=section.checkpoint_every,
         log_every=section.log_every,
+        steps_per_dispatch=section.steps_per_dispatch,
     )
 
 
@@ -108,6 +118,8 @@ def _training(*, weight_decay: float, awp: bool, pack_width: int) -> dict[str, o
         "awp_gamma": 1e-4,
         "awp_start": 0.5,  # paper: from the middle of training
         "awp_clip_eps": config_dict.placeholder(float),  # none: not clipped, as AWP's authors
+        "awp_tensors": ("kernel",),  # Assumption: Dense kernels alone; embedding needs execution.used_vocabulary=False
         "checkpoint_every": 2000,  # steps; besides one after every epoch
         "log_every": 50,  # steps between two looks at the loss
+        "steps_per_dispatch": 1,  # more where the host is the limit: a small encoder on a fast GPU
     }

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from scanner_jax import checkpoint, convert, metrics
 from scanner_jax.analysis import probabilities, prompt_record
-from scanner_jax.detection import Detection, span_scores, spans_of, tag, train_detector
+from scanner_jax.detection import Detection, detector_vocabulary, span_scores, spans_of, tag, train_detector
 from scanner_jax.encoder import Params
 from scanner_jax.files import read_arrays, read_json_lines, write_arrays, write_json_lines
 from scanner_jax.inputs import Inputs
@@ -32,12 +32,14 @@ from scanner_jax.recognition import (
     classify,
     decode,
     entities_of,
+    recognizer_vocabulary,
     train_recognizer,
     write_prompts,
 )
 from scanner_jax.retrieval import coverage, retrieve
 from scanner_jax.settings import execution, training_settings
 from scanner_jax.types import Example, Span
+from scanner_jax.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         folder=folder,
         teacher_logits=read_arrays(teacher / "training-logits.npz") if teacher else None,
         alpha=phase.config.get("alpha"),
+        vocabulary=_detector_vocabulary(run, detection),
     )
     checkpoint.save_params(folder / "params", params)
     if phase.name == "detector-teacher":
@@ -108,6 +111,7 @@ def run_fold(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         settings=training_settings(run.config.detector, epochs=phase.config["epochs"]),
         seed=phase_seed(phase),
         folder=folder,
+        vocabulary=_detector_vocabulary(run, detection),
     )
     spans = spans_of(tag(detection, params, held_out))
     write_json_lines(folder / "held-out-spans.jsonl", _span_records(held_out, spans))
@@ -175,6 +179,7 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         folder=folder,
         teacher_logits=read_arrays(teacher / "training-logits.npz")[0] if teacher else None,
         alpha=phase.config.get("alpha"),
+        vocabulary=recognizer_vocabulary(recognition, prompted.values()) if _used_vocabulary(run) else None,
     )
     checkpoint.save_params(folder / "params", params)
     if phase.name == "recognizer-teacher":
@@ -252,6 +257,14 @@ def _recognition(run: Run) -> Recognition:
         pack_width=settings.pack_width,
         execution=execution(run.config),
     )
+
+
+def _used_vocabulary(run: Run) -> bool:
+    return bool(run.config.execution.used_vocabulary)
+
+
+def _detector_vocabulary(run: Run, detection: Detection) -> Vocabulary | None:
+    return detector_vocabulary(detection, run.inputs.corpus.splits.values()) if _used_vocabulary(run) else None
 
 
 def _span_records(examples: Sequence[Example], spans: Iterable[Iterable[Span]]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
     python -m tests.line_training FOLDER [PLACE NUMBER SIGNAL [EPOCHS]]
 
-sends itself the signal at the NUMBERth arrival at a place: `batch`, `dev`, or `checkpoint` (written, not yet whole).
+sends itself the signal at the NUMBERth arrival at a place: `batch`, `dev`, `checkpoint` (written, not yet whole), or
+`saved` (on dev, when the checkpoint before it is whole).
 """
 
 from __future__ import annotations
@@ -20,19 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from scanner_jax import checkpoint
+from scanner_jax.files import CHECKSUMS
 from scanner_jax.interrupt import Interrupted
 from scanner_jax.loop import TrainingSettings, train
+from scanner_jax.optim import OptimizerSettings
 
 SETTINGS = TrainingSettings(
+    optimizer=OptimizerSettings(learning_rate=0.1, awp_gamma=0.01),
     epochs=3,
     batch_size=4,
-    learning_rate=0.1,
-    warmup_fraction=0.1,
-    weight_decay=0.01,
-    max_grad_norm=1.0,
-    awp_gamma=0.01,
-    awp_start=0.5,
-    awp_clip_eps=None,
     checkpoint_every=3,
     log_every=2,
 )
@@ -84,13 +81,17 @@ def run(folder, *, evaluate=None, loss=loss_fn, settings=SETTINGS, points=POINTS
     )
 
 
-def signalling(function: Callable, number: int, sent: signal.Signals, *, then: float = 0) -> Callable:
+def signalling(
+    function: Callable, number: int, sent: signal.Signals, *, then: float = 0, after: Path | None = None
+) -> Callable:
     """The function, which at its call of this number sends the process a signal first and then takes its time."""
     calls = []
 
     def wrapped(*arguments, **options):
         calls.append(arguments)
         if len(calls) == number:
+            while after and not after.exists():
+                time.sleep(0.01)
             os.kill(os.getpid(), sent)
             time.sleep(then)
         return function(*arguments, **options)
@@ -103,6 +104,9 @@ def main(folder: str, place: str = "", number: str = "0", sent: str = "SIGKILL",
     points = {"evaluate": closeness, "collate": collate}
     if place == "dev":
         points["evaluate"] = signalling(closeness, **asked, then=60)
+    elif place == "saved":
+        last = Path(folder) / "checkpoints" / str(5 * int(number)) / CHECKSUMS
+        points["evaluate"] = signalling(closeness, **asked, after=last)
     elif place == "batch":
         points["collate"] = signalling(collate, **asked)
     elif place == "checkpoint":

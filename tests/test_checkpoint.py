@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from line_training import closeness, run
 
 from scanner_jax import checkpoint
-from scanner_jax.checkpoint import CheckpointError, restore_params, save_params
+from scanner_jax.checkpoint import CheckpointError, Checkpoints, Saved, restore_params, save_params
 from scanner_jax.files import CHECKSUMS, read_json
 
 
@@ -66,7 +68,7 @@ def test_checksums_cover_every_file(interrupted):
     folder, _ = interrupted
     recorded = read_json(folder / "checkpoints" / "15" / CHECKSUMS)
     assert [*sorted(recorded)] == [name for name in files_of(folder, 15) if name != CHECKSUMS]
-    assert any(name.startswith("state/") for name in recorded) and any(name.startswith("batches/") for name in recorded)
+    assert any(name.startswith("state/") for name in recorded) and any(name.startswith("place/") for name in recorded)
 
 
 @pytest.mark.parametrize("damage", [cut, flip, empty, remove])
@@ -78,10 +80,8 @@ def test_any_damage_to_any_file_is_found(interrupted, tmp_path, caplog, damage):
         before = path.read_bytes()
         damage(path)
         changed = not path.exists() or path.read_bytes() != before
-        with caplog.at_level(logging.WARNING):
-            manager = checkpoint.open_checkpoints(tmp_path / "checkpoints")
-        assert manager.latest_step() == (12 if changed else 15), name
-        manager.close()
+        with caplog.at_level(logging.WARNING), Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            assert checkpoints.last_step == (12 if changed else 15), name
         assert ("going back" in caplog.text) == changed
         assert (str(path.parents[len(path.relative_to(tmp_path).parts) - 3]) in caplog.text) == changed
         caplog.clear()
@@ -114,9 +114,8 @@ def test_an_older_checkpoint_that_was_being_deleted_does_no_harm(interrupted, tm
     for name in files_of(folder, 12):
         shutil.copytree(folder, tmp_path / "copy")
         (tmp_path / "copy" / "checkpoints" / "12" / name).unlink()
-        manager = checkpoint.open_checkpoints(tmp_path / "copy" / "checkpoints")
-        assert manager.latest_step() == 15
-        manager.close()
+        with Checkpoints(tmp_path / "copy" / "checkpoints") as checkpoints:
+            assert checkpoints.last_step == 15
         if name in (CHECKSUMS, "_CHECKPOINT_METADATA"):
             best = run(tmp_path / "copy", evaluate=closeness)
             assert jax.tree.all(jax.tree.map(np.array_equal, best, whole))
@@ -150,4 +149,46 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"cannot write .*file/params: Not a directory; .*room"):
         save_params(tmp_path / "file" / "params", {"bias": np.ones(3)})
     with pytest.raises(CheckpointError, match=r"cannot write .*file/checkpoints: Not a directory"):
-        checkpoint.open_checkpoints(tmp_path / "file" / "checkpoints")
+        Checkpoints(tmp_path / "file" / "checkpoints")
+
+
+def test_saving_goes_on_beside_the_training_and_its_error_comes_with_the_next(tmp_path, monkeypatch):
+    began, going_on = threading.Event(), threading.Event()
+
+    def slow(folder):
+        began.set()
+        assert going_on.wait(10)
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr(checkpoint, "write_checksums", slow)
+    state = {"kernel": jax.numpy.ones(3)}
+    with (
+        pytest.raises(CheckpointError, match=r"cannot write .*/3: No space left"),
+        Checkpoints(tmp_path) as checkpoints,
+    ):
+        checkpoints.save(1, Saved(state, {"next": 1}, None))
+        assert began.wait(10)
+        going_on.set()
+        with pytest.raises(CheckpointError, match=r"cannot write .*/1: No space left"):
+            checkpoints.save(2, Saved(state, {"next": 2}, None))
+        began.clear()
+        checkpoints.save(3, Saved(state, {"next": 3}, None))  # of which the end of the context tells
+
+
+def test_what_is_saved_is_what_was_there_at_the_call(tmp_path, monkeypatch):
+    going_on, whole = threading.Event(), checkpoint.Checkpoints._write
+
+    def late(*arguments):
+        assert going_on.wait(10)
+        whole(*arguments)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "_write", late)
+    state = {"kernel": jax.numpy.ones(3)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, Saved(state, {"next": 1}, [0, 7]))
+        state = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)(state)
+        going_on.set()
+        checkpoints.wait()
+        saved = checkpoints.restore_last(lambda rows: {"kernel": jax.ShapeDtypeStruct((len(rows) + 1,), np.float32)})
+    np.testing.assert_array_equal(saved.state["kernel"], np.ones(3))
+    assert (saved.position, saved.rows) == ({"next": 1}, [0, 7])

@@ -30,7 +30,7 @@ def final_checkpoint(folder):
     last = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
     with ocp.StandardCheckpointer() as checkpointer:
         arrays = jax.tree.leaves_with_path(checkpointer.restore(last / "state"))
-    position = (last / "batches" / "process_0-of-1.json").read_text()
+    position = (last / "place" / "metadata").read_text()
     return last.name, position, {jax.tree_util.keystr(path): np.asarray(array) for path, array in arrays}
 
 
@@ -98,7 +98,7 @@ def test_a_killed_run_ends_bit_for_bit_as_the_undisturbed_one(tmp_path, undistur
 
 def test_five_steps_and_a_kill_and_five_more_are_ten(tmp_path, compiled):
     ten = run(tmp_path / "a", evaluate=closeness, settings=TEN_STEPS)
-    killed = train_in_a_child(tmp_path / "b", "dev", "1", "SIGKILL", "2", env=compiled)
+    killed = train_in_a_child(tmp_path / "b", "saved", "1", "SIGKILL", "2", env=compiled)
     assert killed.returncode == -9
     assert [path.name for path in sorted((tmp_path / "b" / "checkpoints").iterdir())] == ["3", "5"]
     assert equal(run(tmp_path / "b", evaluate=closeness, settings=TEN_STEPS), ten)

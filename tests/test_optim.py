@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from scanner_jax.awp import AWPState
-from scanner_jax.optim import decay_mask, make_optimizer, warmup_linear_decay
+from scanner_jax.optim import Milestones, OptimizerSettings, decay_mask, make_optimizer, warmup_linear_decay
 
 STEPS, RATE, DECAY, CLIP = 10, 1e-2, 0.1, 1.0
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -46,7 +46,8 @@ def test_schedule_equals_hugging_face_at_every_step(warmup_fraction: float, tota
 
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
     scheduler = get_linear_schedule_with_warmup(optimizer, math.ceil(warmup_fraction * total_steps), total_steps)
-    ours = warmup_linear_decay(learning_rate=RATE, warmup_fraction=warmup_fraction, total_steps=total_steps)
+    settings = OptimizerSettings(learning_rate=RATE, warmup_fraction=warmup_fraction)
+    ours = warmup_linear_decay(settings.milestones(total_steps), learning_rate=RATE)
     for step in range(total_steps):
         np.testing.assert_allclose(ours(step), scheduler.get_last_lr()[0], rtol=1e-6, atol=1e-9, err_msg=f"step {step}")
         optimizer.step()
@@ -54,7 +55,7 @@ def test_schedule_equals_hugging_face_at_every_step(warmup_fraction: float, tota
 
 
 def test_schedule_ends_at_zero_and_stays_there() -> None:
-    schedule = warmup_linear_decay(learning_rate=1.0, warmup_fraction=0.2, total_steps=10)
+    schedule = warmup_linear_decay(Milestones(2, 5, 10), learning_rate=1.0)
     np.testing.assert_allclose([schedule(step) for step in (0, 1, 2, 9, 10, 11)], [0, 0.5, 1, 0.125, 0, 0], atol=1e-7)
 
 
@@ -86,7 +87,8 @@ def torch_training() -> list[dict[str, np.ndarray]]:
 
 def build(**options: Any) -> optax.GradientTransformationExtraArgs:
     defaults: dict[str, Any] = {"warmup_fraction": 0.2, "weight_decay": DECAY, "max_grad_norm": CLIP}
-    return make_optimizer(total_steps=STEPS, learning_rate=RATE, b2=0.98, eps=1e-6, **(defaults | options))
+    settings = OptimizerSettings(learning_rate=RATE, b2=0.98, eps=1e-6, **(defaults | options))
+    return make_optimizer(settings, settings.milestones(STEPS))
 
 
 def train(tx: optax.GradientTransformationExtraArgs) -> list[Any]:
@@ -153,6 +155,20 @@ def test_decay_mask_goes_by_name() -> None:
     }
 
 
+def test_awp_perturbs_the_tensors_that_are_named() -> None:
+    kernels, tables = (train(build(awp_gamma=0.5, awp_tensors=names)) for names in (("kernel",), ("embedding",)))
+    plain = train(build())
+    for name, history in (("dense", kernels), ("word", tables)):
+        leaf = "kernel" if name == "dense" else "embedding"
+        assert not np.allclose(history[-1][name][leaf], plain[-1][name][leaf], atol=1e-5)
+
+
+def test_milestones_are_whole_steps() -> None:
+    settings = OptimizerSettings(learning_rate=1.0, warmup_fraction=0.1, awp_start=0.5)
+    assert settings.milestones(10_000) == (1000, 5000, 10_000)
+    assert settings.milestones(11) == (2, 5, 11)
+
+
 def test_wrong_options_are_listed_together() -> None:
-    with pytest.raises(ValueError, match=r"total_steps=0.*warmup_fraction=10.*awp_start=-1.*max_grad_norm=0"):
-        make_optimizer(total_steps=0, learning_rate=1e-3, warmup_fraction=10, awp_start=-1, max_grad_norm=0)
+    with pytest.raises(ValueError, match=r"rate=-1.*warmup_fraction=10.*awp_start=-1.*max_grad_norm=0.*awp_tensors="):
+        OptimizerSettings(learning_rate=-1, warmup_fraction=10, awp_start=-1, max_grad_norm=0, awp_tensors=("kernels",))

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 ROOMS = """
     types files lock interrupt boxes tags tokens metrics predictions
     encoder_config encoder convert models losses awp optim
-    corpora store wikipedia retrieval prompts packing pipeline
+    corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping
     evaluate checkpoint progress loop detection recognition analysis
     settings warmstart inputs phases stages recipe report train predict profiling
     knowledge demo __main__

@@ -23,8 +23,9 @@ from scanner_jax.demo.tweets import write_sentence
 from scanner_jax.demo.world import Thing, World, page
 from scanner_jax.encoder import Encoder, EncoderConfig, Params, init_encoder
 from scanner_jax.files import write_json
-from scanner_jax.loop import LossFn, TrainingSettings, train
+from scanner_jax.loop import TrainingSettings, train
 from scanner_jax.losses import masked_mean
+from scanner_jax.optim import OptimizerSettings
 from scanner_jax.pipeline import Batch
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 
@@ -158,15 +159,9 @@ def _train(config: EncoderConfig, tokenizer: Tokenizer, texts: Sequence[str], *,
     rng = jax.random.key(seed)
     folder.mkdir()
     settings = TrainingSettings(
+        optimizer=OptimizerSettings(learning_rate=4e-3),
         epochs=1,
         batch_size=16,
-        learning_rate=4e-3,
-        warmup_fraction=0.1,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        awp_gamma=0.0,
-        awp_start=0.5,
-        awp_clip_eps=None,
         checkpoint_every=1_000_000,  # once at the end: it is a matter of a minute
         log_every=100,
     )

@@ -1,0 +1,147 @@
+"""Training steps: compiled once for each shape of a batch and ahead of its first step, and several to a dispatch."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from scanner_jax.encoder import Params
+from scanner_jax.optim import Milestones, OptimizerSettings, make_optimizer
+from scanner_jax.pipeline import Batch
+
+LossFn = Callable[[Params, Batch, jax.Array], Float[Array, ""]]
+"""(params, batch, dropout key) -> loss; pure."""
+
+Step = Callable[["TrainState", Any, "Course"], tuple["TrainState", Float[Array, "*n"]]]
+"""(state, batch, course) -> new state and loss; for several stacked batches the losses of all."""
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+
+
+class Course(NamedTuple):
+    """What tells one training from another that runs the same compiled steps.
+
+    Attributes:
+        rng: the key that all of the training's dropout comes from.
+        milestones: where it changes.
+    """
+
+    rng: jax.Array
+    milestones: Milestones
+
+
+def train_step(
+    loss_fn: LossFn, settings: OptimizerSettings, state: TrainState, batch: Batch, course: Course
+) -> tuple[TrainState, Float[Array, ""]]:
+    """Make one update.
+
+    The keys of step n are `fold_in(rng, n)`, so a resumed run draws what an undisturbed one would.
+    **Assumption:** AWP's second pass draws a dropout mask of its own.
+    """
+    tx = make_optimizer(settings, course.milestones)
+    first, second = jax.random.split(jax.random.fold_in(course.rng, state.step))
+    loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, first)
+    updates, opt_state = tx.update(
+        grads, state.opt_state, state.params, grad_fn=lambda params: jax.grad(loss_fn)(params, batch, second)
+    )
+    params = optax.apply_updates(state.params, updates)
+    # A gradient, AWP's too, can overflow where the loss does not; the loop looks at the loss alone.
+    loss = jnp.where(jnp.isfinite(optax.tree.norm(updates)), loss, jnp.nan)
+    return TrainState(state.step + 1, params, opt_state), loss
+
+
+def train_steps(
+    loss_fn: LossFn, settings: OptimizerSettings, state: TrainState, batches: Batch, course: Course
+) -> tuple[TrainState, Float[Array, " n"]]:
+    """Make an update for each of several batches of one shape, stacked."""
+
+    def body(state: TrainState, batch: Batch) -> tuple[TrainState, Float[Array, ""]]:
+        return train_step(loss_fn, settings, state, batch, course)
+
+    return jax.lax.scan(body, state, batches)
+
+
+class Stepper:
+    """Makes a training's updates.
+
+    Trainings that have loss function and optimizer's settings in common, whatever their seeds and lengths, share what
+    is compiled: within a process here, and between processes by JAX's cache on disk.
+    """
+
+    def __init__(
+        self, loss_fn: LossFn, settings: OptimizerSettings, *, state: TrainState, course: Course, at_once: int = 1
+    ) -> None:
+        """Prepare for a training.
+
+        Args:
+            loss_fn: the loss of a batch; the same object for what is to be shared.
+            settings: the optimizer's.
+            state: of the shapes that all its states have.
+            course: the training's.
+            at_once: how many batches go into one dispatch where so many in a row have one shape.
+        """
+        self._at_once = at_once
+        self._course = course
+        self._compiled = functools.partial(_compiled, loss_fn, settings, _structure((state, course)))
+
+    def compile_ahead(self, shapes: Iterable[Batch]) -> None:
+        """Compile the steps for batches of these shapes, each a batch as `shape_of` describes it, several at a time."""
+        wanted = [(_structure(shape), count) for shape in shapes for count in {1, self._at_once}]
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            compiling = [pool.submit(self._compiled, *arguments) for arguments in wanted]
+            for future in compiling:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def __call__(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, list[Float[Array, "*n"]]]:
+        """Make one update for each batch, in order; the state that is given is donated."""
+        structures = [_structure(shape_of(batch)) for batch in batches]
+        if len(batches) == self._at_once > 1 and len(set(structures)) == 1:
+            stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *batches)
+            state, losses = self._compiled(structures[0], self._at_once)(state, stacked, self._course)
+            return state, [losses]
+        losses = []
+        for structure, batch in zip(structures, batches, strict=True):
+            state, loss = self._compiled(structure, 1)(state, batch, self._course)
+            losses.append(loss)
+        return state, losses
+
+
+def shape_of(batch: Batch) -> Batch:
+    """A batch's arrays without their contents."""
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), batch)
+
+
+def _structure(tree: Any) -> Hashable:
+    """A tree of arrays, or of their shapes, as something that functions can be remembered by."""
+    leaves, structure = jax.tree.flatten(tree)
+    kinds = map(jax.typeof, leaves)
+    return structure, tuple(jax.ShapeDtypeStruct(kind.shape, kind.dtype) for kind in kinds)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(loss_fn: LossFn, settings: OptimizerSettings, held: Any, batch: Any, count: int) -> Step:
+    """The compiled step for a state and a course of one structure, and `count` batches of another."""
+    (state, course), batch = (jax.tree.unflatten(*structure) for structure in (held, batch))
+    step = train_step
+    if count > 1:
+        step = train_steps
+        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), batch)
+    jitted = jax.jit(functools.partial(step, loss_fn, settings), donate_argnums=0)
+    return jitted.lower(state, batch, course).compile()

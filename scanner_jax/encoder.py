@@ -78,7 +78,7 @@ class _WordEmbedding(nn.Module):
     def __call__(self, token_ids: Int[Array, "b t"]) -> Float[Array, "b t d"]:
         config = self.config
         if self.has_variable("params", "embedding"):
-            table = self.get_variable("params", "embedding")
+            table: Any = self.get_variable("params", "embedding")
         else:
             init = nn.initializers.normal(config.initializer_range)
             table = self.param("embedding", init, (config.vocab_size, config.hidden_size))

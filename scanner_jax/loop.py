@@ -126,7 +126,7 @@ def train(
     tx = make_optimizer(settings.optimizer, milestones)
     state = _state(tables.held.shrink(params), tx)
     best = Best(np.float64(-math.inf), np.int64(0), _copied(state.params)) if evaluate else None
-    course = Course(jax.random.key(seed), Milestones(*map(np.int32, milestones)))
+    course = Course(jax.random.key(seed), Milestones(*map(jnp.int32, milestones)))
     with Checkpoints(folder / "checkpoints") as checkpoints, deferred_signals() as signals:
         if checkpoints.last_step is not None:
             saved = checkpoints.restore_last(functools.partial(tables.abstract, (state, best)))

@@ -114,8 +114,8 @@ class Stepper:
         structures = [_structure(shape_of(batch)) for batch in batches]
         if len(batches) == self._at_once > 1 and len(set(structures)) == 1:
             stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *batches)
-            state, losses = self._compiled(structures[0], self._at_once)(state, stacked, self._course)
-            return state, [losses]
+            state, several = self._compiled(structures[0], self._at_once)(state, stacked, self._course)
+            return state, [several]
         losses = []
         for structure, batch in zip(structures, batches, strict=True):
             state, loss = self._compiled(structure, 1)(state, batch, self._course)
@@ -139,7 +139,7 @@ def _structure(tree: Any) -> Hashable:
 def _compiled(loss_fn: LossFn, settings: OptimizerSettings, held: Any, batch: Any, count: int) -> Step:
     """The compiled step for a state and a course of one structure, and `count` batches of another."""
     (state, course), batch = (jax.tree.unflatten(*structure) for structure in (held, batch))
-    step = train_step
+    step: Callable[..., Any] = train_step
     if count > 1:
         step = train_steps
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), batch)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -46,7 +46,7 @@ class Vocabulary:
     size: int
 
     @classmethod
-    def of(cls, token_ids: Iterable[Int[np.ndarray, " t"]], *, size: int) -> Vocabulary:
+    def of(cls, token_ids: Iterable[Sequence[int] | Int[np.ndarray, " t"]], *, size: int) -> Vocabulary:
         """The rows that some sequences touch, and row 0, which stands in batches where there is padding.
 
         Raises:

@@ -27,6 +27,7 @@ from scanner_jax.loop import TrainingSettings, train
 from scanner_jax.losses import masked_mean
 from scanner_jax.optim import OptimizerSettings
 from scanner_jax.pipeline import Batch
+from scanner_jax.stepping import LossFn
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")

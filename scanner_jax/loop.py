@@ -95,7 +95,8 @@ def train(
         evaluate: gives some parameters' scores on dev in percent, of which `score` decides the best;
             None keeps the last parameters.
         seed: of the order of the examples and of dropout.
-        folder: receives `checkpoints/`, `metrics.jsonl` and, where TensorBoard is installed, its event file.
+        folder: receives `checkpoints/`, `metrics.jsonl`, `seconds.json` and, where TensorBoard is installed, its event
+            file.
         vocabulary: the rows of the word embeddings to train, which hold all that the features have; the others decay
             as they would. None trains all. A run may go on with another one than it began with.
 
@@ -135,7 +136,7 @@ def train(
         step = start = int(state.step)
         progress = open_progress(name, folder, start=start)
         stepper = Stepper(loss_fn, settings.optimizer, state=state, course=course, at_once=settings.steps_per_dispatch)
-        with signals.at_once(_saved(name, step, total)):
+        with signals.at_once(_saved(name, step, total)), progress.timed("compiling"):
             _compile(stepper, batches, total - start, progress)
         ends = (settings.steps_per_dispatch, settings.log_every, settings.checkpoint_every, epoch)
         losses: list[Float[Array, "*n"]] = []
@@ -143,7 +144,7 @@ def train(
             while True:
                 # First, because a checkpoint holds no scores of its own step.
                 if evaluate and step > 0 and step % epoch == 0:
-                    with signals.at_once(_saved(name, step, total)):
+                    with signals.at_once(_saved(name, step, total)), progress.timed("evaluating"):
                         scores = evaluate(tables.whole(state.params, step))
                     said = ", ".join(f"{key} {value:g}" for key, value in scores.items() if key != "score")
                     progress.record(step, scores, say=f"dev {said}")
@@ -153,20 +154,28 @@ def train(
                     break
                 # The same steps share a dispatch whether or not the run was interrupted, so that it stays bit for bit.
                 end = min(total, *((step // every + 1) * every for every in ends))
-                state, new_losses = stepper(state, [next(batches) for _ in range(end - step)])
+                with progress.timed("reading"):
+                    block = [next(batches) for _ in range(end - step)]
+                with progress.timed("stepping"):
+                    state, new_losses = stepper(state, block)
                 losses += new_losses
                 step = end
                 leaving = signals.received
                 saving = leaving or step % epoch == 0 or step % settings.checkpoint_every == 0
                 if saving or step % settings.log_every == 0:
-                    mean, losses = _finite_mean(losses, step), []
+                    with progress.timed("stepping"):  # of which most is waiting for the device
+                        mean, losses = _finite_mean(losses, step), []
                     progress.record(step, {"loss": mean})
                     advance(step, mean)
                 if saving:
-                    checkpoints.save(step, Saved((state, best), batches.get_state(), tables.rows))
+                    with progress.timed("saving"):
+                        checkpoints.save(step, Saved((state, best), batches.get_state(), tables.rows))
                 if leaving:
                     checkpoints.wait()
                     raise Interrupted(leaving, _saved(name, step, total))
+        with progress.timed("saving"):
+            checkpoints.wait()
+    progress.finish()
     if best is None:
         best = Best(np.float64(0), np.int64(step), jax.device_get(state.params))
     return tables.whole(best.params, int(best.step))

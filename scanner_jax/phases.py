@@ -21,7 +21,7 @@ from typing import Any
 from scanner_jax import checkpoint
 from scanner_jax.files import damaged_files, json_text, read_json, write_checksums, write_json
 from scanner_jax.lock import LOCK, locked
-from scanner_jax.progress import EVENTS, METRICS
+from scanner_jax.progress import EVENTS, METRICS, SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ RESULT = "result.json"
 
 CHECKPOINTS = "checkpoints"
 
-_CHANGING = (LOCK, METRICS, EVENTS, CHECKPOINTS)
+_CHANGING = (LOCK, METRICS, EVENTS, SECONDS, CHECKPOINTS)
 """What in a phase's folder is no part of its result."""
 
 

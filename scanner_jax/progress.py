@@ -7,6 +7,7 @@ import importlib
 import json
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,24 @@ from typing import Any
 import rich.console
 import rich.progress
 
-from scanner_jax.files import naming, write_json_lines
+from scanner_jax.files import naming, write_json, write_json_lines
 
 METRICS = "metrics.jsonl"
+SECONDS = "seconds.json"
 EVENTS = "events.out.tfevents.*"
 """TensorBoard's event file; its name ends in a time and a host."""
 
 
 class Progress:
-    """Reports of one phase: lines and a bar on the console, records in `metrics.jsonl` and for TensorBoard."""
+    """Reports of one phase: lines and a bar on the console, records in `metrics.jsonl` and for TensorBoard.
+
+    `seconds.json` says what the time went into, since the phase was last begun or gone on with.
+    """
 
     def __init__(self, name: str, path: Path, scalars: Scalars | None, console: rich.console.Console) -> None:
         self._name = name
         self._path = path
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._scalars = scalars
         self._console = console
 
@@ -43,6 +49,21 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line."""
         self._console.print(f"[bold]{self._name}[/bold] {text}", highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Count this block's time among that of `what`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[what] += time.perf_counter() - started
+
+    def finish(self) -> None:
+        """Write what the time went into, and print it."""
+        seconds = {what: round(value, 3) for what, value in self._seconds.items()}
+        write_json(self._path.with_name(SECONDS), seconds)
+        self.say("finished; seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds.items()))
 
     @contextlib.contextmanager
     def bar(self, total: int, *, start: int) -> Iterator[Callable[[int, float], None]]:

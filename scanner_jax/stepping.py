@@ -96,14 +96,15 @@ class Stepper:
         """
         self._at_once = at_once
         self._course = course
-        self._compiled = functools.partial(_compiled, loss_fn, settings, _structure((state, course)))
+        self._compile = functools.partial(_compiled, loss_fn, settings, _structure((state, course)))
+        self._steps: dict[tuple[Hashable, int], Step] = {}  # what is looked up at every step
 
     def compile_ahead(self, shapes: Iterable[Batch]) -> None:
         """Compile the steps for batches of these shapes, each a batch as `shape_of` describes it, several at a time."""
         wanted = [(_structure(shape), count) for shape in shapes for count in {1, self._at_once}]
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
-            compiling = [pool.submit(self._compiled, *arguments) for arguments in wanted]
+            compiling = [pool.submit(self._step, *arguments) for arguments in wanted]
             for future in compiling:
                 future.result()
         finally:
@@ -114,13 +115,19 @@ class Stepper:
         structures = [_structure(shape_of(batch)) for batch in batches]
         if len(batches) == self._at_once > 1 and len(set(structures)) == 1:
             stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *batches)
-            state, several = self._compiled(structures[0], self._at_once)(state, stacked, self._course)
+            state, several = self._step(structures[0], self._at_once)(state, stacked, self._course)
             return state, [several]
         losses = []
         for structure, batch in zip(structures, batches, strict=True):
-            state, loss = self._compiled(structure, 1)(state, batch, self._course)
+            state, loss = self._step(structure, 1)(state, batch, self._course)
             losses.append(loss)
         return state, losses
+
+    def _step(self, structure: Hashable, count: int) -> Step:
+        """The compiled step for `count` batches of a structure."""
+        if (structure, count) not in self._steps:
+            self._steps[structure, count] = self._compile(structure, count)
+        return self._steps[structure, count]
 
 
 def shape_of(batch: Batch) -> Batch:

@@ -228,8 +228,8 @@ def _saved(name: str, step: int, total: int) -> str:
     return f"{name} is saved up to step {step} of {total}"
 
 
-def _finite_mean(losses: list[Float[Array, ""]], step: int) -> float:
-    values = np.array(jax.device_get(losses), np.float64)
+def _finite_mean(losses: list[Float[Array, "*n"]], step: int) -> float:
+    values = np.hstack(jax.device_get(losses)).astype(np.float64)
     if not np.isfinite(values).all():
         first = step - len(values) + 1 + int(np.argmin(np.isfinite(values)))
         raise DivergedError(

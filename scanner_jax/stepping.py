@@ -101,7 +101,7 @@ class Stepper:
 
     def compile_ahead(self, shapes: Iterable[Batch]) -> None:
         """Compile the steps for batches of these shapes, each a batch as `shape_of` describes it, several at a time."""
-        wanted = [(_structure(shape), count) for shape in shapes for count in {1, self._at_once}]
+        wanted = {(_structure(shape), count) for shape in shapes for count in (1, self._at_once)}
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
             compiling = [pool.submit(self._step, *arguments) for arguments in wanted]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -114,7 +115,7 @@ class Stepper:
         """Make one update for each batch, in order; the state that is given is donated."""
         structures = [_structure(shape_of(batch)) for batch in batches]
         if len(batches) == self._at_once > 1 and len(set(structures)) == 1:
-            stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *batches)
+            stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
             state, several = self._step(structures[0], self._at_once)(state, stacked, self._course)
             return state, [several]
         losses = []

@@ -1,6 +1,6 @@
 """The detector's second epoch on Twitter-2015, whole, against a plain PyTorch loop.
 
-    python benchmarks/epoch.py [--steps N] [--rounds N]
+    python benchmarks/epoch.py [--steps N] [--rounds N] [--pack-width TOKENS] [--whole-vocabulary]
 
 Both sides train `models/granite-30m-english` in float32 on the same batches of 8 in the same order, with dropout on
 hidden states and attention probabilities, AdamW, decay 0.01, clipping at 1 and a linear schedule. Ours is what the
@@ -49,7 +49,7 @@ from scanner_jax.types import BIO
 from scanner_jax.vocabulary import Vocabulary
 
 CORPUS, ENCODER = Path("data/twitter2015"), Path("models/granite-30m-english")
-BATCH_SIZE, EPOCHS, SEED, PACK_WIDTH = 8, 4, 1, 96
+BATCH_SIZE, EPOCHS, SEED = 8, 4, 1
 OPTIMIZER = OptimizerSettings(learning_rate=1e-4)
 WARM = 5
 """Steps of the first epoch that each side makes before it is timed."""
@@ -62,6 +62,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="only so many steps of the epoch")
     parser.add_argument("--rounds", type=int, default=10, help="parts that the epoch is taken in (default: 10)")
+    parser.add_argument(
+        "--pack-width", type=int, default=96, help="ours: tokens of a row that is shared; 0 shares none"
+    )
+    parser.add_argument("--whole-vocabulary", action="store_true", help="ours: train all word embeddings")
     options = parser.parse_args()
     for path in (CORPUS, ENCODER):
         if not path.is_dir():
@@ -74,7 +78,9 @@ def main() -> None:
     features = {name: tokenize(examples) for name, examples in splits.items()}
     epoch = steps_per_epoch(len(features["train"]), BATCH_SIZE)
     steps = min(epoch, options.steps or epoch)
-    ours, compile_seconds = our_side(features, epoch)
+    ours, compile_seconds = our_side(
+        features, epoch, pack_width=options.pack_width, whole_vocabulary=options.whole_vocabulary
+    )
     sides = {"scanner_jax": ours, "pytorch": torch_side(features["train"], epoch)}
     seconds = dict.fromkeys(sides, 0.0)
     losses = {name: side(WARM) for name, side in sides.items()}
@@ -90,6 +96,8 @@ def main() -> None:
         "benchmark": "epoch",
         "ratio": round(seconds["pytorch"] / seconds["scanner_jax"], 3),
         "steps": steps,
+        "pack_width": options.pack_width,
+        "whole_vocabulary": options.whole_vocabulary,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "compile_seconds": round(compile_seconds, 1),
         "last_loss": {name: round(value, 4) for name, value in losses.items()},
@@ -99,7 +107,9 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def our_side(features: dict[str, list[DetectorFeatures]], epoch: int) -> tuple[Side, float]:
+def our_side(
+    features: dict[str, list[DetectorFeatures]], epoch: int, *, pack_width: int, whole_vocabulary: bool
+) -> tuple[Side, float]:
     """The recipe's training from the end of its first epoch, and how long it took to compile."""
     config, pretrained = convert.load_encoder(ENCODER)
     vocabulary = Vocabulary.of(
@@ -109,7 +119,7 @@ def our_side(features: dict[str, list[DetectorFeatures]], epoch: int) -> tuple[S
     milestones = OPTIMIZER.milestones(EPOCHS * epoch)
     params = jax.tree.map(jnp.array, params)
     state = TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(OPTIMIZER, milestones).init(params))
-    collate = functools.partial(collate_detector, buckets=length_buckets(config.max_tokens), pack_width=PACK_WIDTH)
+    collate = functools.partial(collate_detector, buckets=length_buckets(config.max_tokens), pack_width=pack_width)
     batches = second_epoch(features["train"], functools.partial(vocabulary.renumbered(collate), batch_size=BATCH_SIZE))
     shapes = {str(shape := shape_of(batch)): shape for batch in batches()}
     stepper = Stepper(

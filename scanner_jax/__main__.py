@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": "score any system's predictions against a corpus",
     "corpora": "check a corpus: counts, variant, fingerprint, or everything that is wrong with it",
     "store": "import knowledge (captions, notes, objects, Wikipedia texts) and check it for leaked labels",
+    "profiling": "time training steps by the shape of their batches, against floors, and trace them for xprof",
     "demo": "build the invented corpus and encoder that launch/demo.sh trains on",
 }
 """Each runs as `python -m scanner_jax.NAME`."""

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from scanner_jax.costs import ModelSizes
 from scanner_jax.encoder import EncoderConfig, Execution, Params
-from scanner_jax.loop import TrainingSettings, train
+from scanner_jax.loop import Training, TrainingSettings, train
 from scanner_jax.losses import cross_entropy, trust_your_teacher
 from scanner_jax.metrics import PRF, span_counts
 from scanner_jax.models import SpanDetector, init_detector
 from scanner_jax.pipeline import Batch, collate_detector, detector_features, length_buckets, predict
-from scanner_jax.stepping import LossFn
+from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tags import spans_from_bio
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import BIO, Entity, Example, Span
@@ -52,6 +53,11 @@ class Detection:
     def model(self) -> SpanDetector:
         return SpanDetector(self.encoder, self.execution)
 
+    @property
+    def sizes(self) -> ModelSizes:
+        """What a detector's steps cost."""
+        return ModelSizes(encoder=self.encoder, execution=self.execution, token_outputs=len(BIO))
+
 
 def train_detector(
     detection: Detection,
@@ -66,6 +72,7 @@ def train_detector(
     teacher_logits: WordLogits | None = None,
     alpha: float | None = None,
     vocabulary: Vocabulary | None = None,
+    watch: Watch | None = None,
 ) -> Params:
     """Train one detector from the pretrained encoder and return its best parameters on dev.
 
@@ -81,23 +88,43 @@ def train_detector(
         teacher_logits: the teacher's over `training`, for Trust Your Teacher; None trains with plain cross entropy.
         alpha: a fixed trust in the gold label, None for the teacher's own.
         vocabulary: the word embeddings to train, as `detector_vocabulary` has them; None trains all.
+        watch: looks on while steps are made.
     """
-    features = detector_features(
-        training, detection.tokenizer, max_tokens=detection.max_tokens, teacher_logits=teacher_logits
-    )
+    made = detector_training(detection, encoder_params, training, seed=seed, teacher_logits=teacher_logits, alpha=alpha)
     return train(
         name=name,
-        params=init_detector(detection.encoder, encoder_params, jax.random.key(seed)),
-        loss_fn=detector_loss(detection.model, alpha=alpha),
-        features=features,
-        collate=functools.partial(
-            collate_detector, buckets=length_buckets(detection.max_tokens), pack_width=detection.pack_width
-        ),
+        params=made.params,
+        loss_fn=made.loss_fn,
+        features=made.features,
+        collate=made.collate,
         settings=settings,
         evaluate=None if dev is None else functools.partial(_dev_scores, detection, dev),
         seed=seed,
         folder=folder,
         vocabulary=vocabulary,
+        watch=watch,
+    )
+
+
+def detector_training(
+    detection: Detection,
+    encoder_params: Params,
+    training: Sequence[Example],
+    *,
+    seed: int,
+    teacher_logits: WordLogits | None = None,
+    alpha: float | None = None,
+) -> Training:
+    """What `train_detector` trains; the arguments are its own."""
+    return Training(
+        params=init_detector(detection.encoder, encoder_params, jax.random.key(seed)),
+        loss_fn=detector_loss(detection.model, alpha=alpha),
+        features=detector_features(
+            training, detection.tokenizer, max_tokens=detection.max_tokens, teacher_logits=teacher_logits
+        ),
+        collate=functools.partial(
+            collate_detector, buckets=length_buckets(detection.max_tokens), pack_width=detection.pack_width
+        ),
     )
 
 

@@ -82,19 +82,20 @@ class Inputs:
         return {"train": self.training, **self.evaluated}
 
 
-def open_inputs(config: ConfigDict, *, prepared: Path) -> Inputs:
+def open_inputs(config: ConfigDict, *, prepared: Path, weights: bool = True) -> Inputs:
     """Open corpus, encoder and knowledge.
 
     Args:
         config: the recipe's.
         prepared: folder for data derived from the corpus.
+        weights: False does without the encoder's weights, and without their fingerprint.
 
     Raises:
         InputError: one list of all that is missing or does not fit.
     """
     problems: list[str] = []
     corpus = _attempt(problems, "corpus", lambda: _corpus(config, prepared))
-    encoder = _attempt(problems, "encoder", lambda: _encoder(config.encoder))
+    encoder = _attempt(problems, "encoder", lambda: _encoder(config.encoder, weights=weights))
     sources = _attempt(problems, "knowledge", lambda: _sources(config.knowledge))
     problems += _config_problems(config, corpus)
     start = None
@@ -133,12 +134,12 @@ def _corpus(config: ConfigDict, prepared: Path) -> Corpus:
     return load_corpus(config.corpus, prepared_dir=prepared / "corpora")
 
 
-def _encoder(name: str) -> PretrainedEncoder:
+def _encoder(name: str, *, weights: bool) -> PretrainedEncoder:
     folder = resolve_encoder(name)
     problems: list[str] = []
     config = _attempt(problems, "config", lambda: load_config(folder))
     tokenizer = _attempt(problems, "tokenizer", lambda: load_tokenizer(folder))
-    fingerprint = _attempt(problems, "weights", lambda: fingerprint_encoder(folder))
+    fingerprint = _attempt(problems, "weights", lambda: fingerprint_encoder(folder)) if weights else "none"
     if config and tokenizer and tokenizer.largest_id >= config.vocab_size:
         problems.append(
             f"{folder}: tokenizer.json has ids up to {tokenizer.largest_id}, but config.json a vocab_size of "

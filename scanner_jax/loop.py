@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from scanner_jax.interrupt import Interrupted, deferred_signals
 from scanner_jax.optim import Milestones, OptimizerSettings, decay_factors, make_optimizer
 from scanner_jax.pipeline import Batch, Features, steps_per_epoch, training_batches
 from scanner_jax.progress import Progress, open_progress
-from scanner_jax.stepping import Course, LossFn, Stepper, TrainState, shape_of
+from scanner_jax.stepping import Course, LossFn, Stepper, TrainState, Watch, shape_of
 from scanner_jax.vocabulary import Tables, Vocabulary, VocabularyError
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,35 @@ class TrainingSettings:
     steps_per_dispatch: int = 1
 
 
+class Training(NamedTuple):
+    """What is trained: parameters to start from, the loss of a batch, the training set, and how it becomes batches.
+
+    Attributes:
+        collate: `collate(features, batch_size=...)` pads some of the features to a batch.
+    """
+
+    params: Params
+    loss_fn: LossFn
+    features: Sequence[Any]
+    collate: Callable[..., Batch]
+
+
+class Beginning(NamedTuple):
+    """A training before its first step.
+
+    Attributes:
+        tables: the word embeddings that it holds, and the others.
+        batches: those of all epochs.
+        state: before the first step, on the device.
+        course: its keys and milestones.
+    """
+
+    tables: Tables
+    batches: grain.DatasetIterator
+    state: TrainState
+    course: Course
+
+
 class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
 
@@ -79,6 +109,7 @@ def train(
     seed: int,
     folder: Path,
     vocabulary: Vocabulary | None = None,
+    watch: Watch | None = None,
 ) -> Params:
     """Train on the features, going on from the folder's last checkpoint, and return the best parameters.
 
@@ -99,6 +130,7 @@ def train(
             file.
         vocabulary: the rows of the word embeddings to train, which hold all that the features have; the others decay
             as they would. None trains all. A run may go on with another one than it began with.
+        watch: looks on while steps are made.
 
     Returns:
         The parameters with the best score (the latest among equals), as numpy arrays.
@@ -114,20 +146,10 @@ def train(
         raise ValueError(f"{name}: the training set is empty")
     epoch = steps_per_epoch(len(features), settings.batch_size)
     total = epoch * settings.epochs
-    milestones = settings.optimizer.milestones(total)
-    params = jax.tree.map(np.asarray, params)
-    tables = _tables(params, vocabulary, settings.optimizer, milestones)
-    batches = training_batches(
-        features,
-        functools.partial(tables.held.renumbered(collate), batch_size=settings.batch_size),
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        seed=seed,
-    )
-    tx = make_optimizer(settings.optimizer, milestones)
-    state = _state(tables.held.shrink(params), tx)
+    params = jax.tree.map(np.asarray, params)  # so that the device need not keep them
+    training = Training(params, loss_fn, features, collate)
+    tables, batches, state, course = begin(training, settings=settings, seed=seed, vocabulary=vocabulary)
     best = Best(np.float64(-math.inf), np.int64(0), _copied(state.params)) if evaluate else None
-    course = Course(jax.random.key(seed), Milestones(*map(jnp.int32, milestones)))
     with Checkpoints(folder / "checkpoints") as checkpoints, deferred_signals() as signals:
         if checkpoints.last_step is not None:
             saved = checkpoints.restore_last(functools.partial(tables.abstract, (state, best)))
@@ -140,7 +162,7 @@ def train(
             _compile(stepper, batches, total - start, progress)
         ends = (settings.steps_per_dispatch, settings.log_every, settings.checkpoint_every, epoch)
         losses: list[Float[Array, "*n"]] = []
-        with progress.bar(total, start=start) as advance:
+        with watch(stepper) if watch else nullcontext(stepper) as steps, progress.bar(total, start=start) as advance:
             while True:
                 # First, because a checkpoint holds no scores of its own step.
                 if evaluate and step > 0 and step % epoch == 0:
@@ -157,7 +179,7 @@ def train(
                 with progress.timed("reading"):
                     block = [next(batches) for _ in range(end - step)]
                 with progress.timed("stepping"):
-                    state, new_losses = stepper(state, block)
+                    state, new_losses = steps(state, block)
                 losses += new_losses
                 step = end
                 leaving = signals.received
@@ -179,6 +201,28 @@ def train(
     if best is None:
         best = Best(np.float64(0), np.int64(step), jax.device_get(state.params))
     return tables.whole(best.params, int(best.step))
+
+
+def begin(
+    training: Training, *, settings: TrainingSettings, seed: int, vocabulary: Vocabulary | None = None
+) -> Beginning:
+    """Make ready what a training's first step takes; the arguments are those of `train`.
+
+    Raises:
+        VocabularyError: the vocabulary does not fit the parameters or AWP.
+    """
+    total = steps_per_epoch(len(training.features), settings.batch_size) * settings.epochs
+    milestones = settings.optimizer.milestones(total)
+    tables = _tables(training.params, vocabulary, settings.optimizer, milestones)
+    batches = training_batches(
+        training.features,
+        functools.partial(tables.held.renumbered(training.collate), batch_size=settings.batch_size),
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        seed=seed,
+    )
+    state = _state(tables.held.shrink(training.params), make_optimizer(settings.optimizer, milestones))
+    return Beginning(tables, batches, state, Course(jax.random.key(seed), Milestones(*map(jnp.int32, milestones))))
 
 
 def _tables(

@@ -13,14 +13,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scanner_jax.boxes import intersection_over_union
+from scanner_jax.costs import ModelSizes
 from scanner_jax.encoder import EncoderConfig, Execution, Params
-from scanner_jax.loop import TrainingSettings, train
+from scanner_jax.loop import Training, TrainingSettings, train
 from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
 from scanner_jax.metrics import entity_counts
 from scanner_jax.models import EntityRecognizer, init_recognizer
 from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets, predict
 from scanner_jax.prompts import Prompt, build_prompt
-from scanner_jax.stepping import LossFn
+from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import NON_ENTITY, Entity, Example, Knowledge, Span
 from scanner_jax.vocabulary import Vocabulary
@@ -63,6 +64,12 @@ class Recognition:
     @property
     def model(self) -> EntityRecognizer:
         return EntityRecognizer(self.encoder, len(self.classes), self.execution)
+
+    @property
+    def sizes(self) -> ModelSizes:
+        """What a recognizer's steps cost."""
+        outputs = len(self.classes) + self.max_objects
+        return ModelSizes(encoder=self.encoder, execution=self.execution, example_outputs=outputs)
 
     @property
     def object_token(self) -> int:
@@ -121,6 +128,7 @@ def train_recognizer(
     teacher_logits: TypeLogits | None = None,
     alpha: float | None = None,
     vocabulary: Vocabulary | None = None,
+    watch: Watch | None = None,
 ) -> Params:
     """Train one recognizer from the pretrained encoder and return its best parameters on dev.
 
@@ -138,20 +146,50 @@ def train_recognizer(
             mined non-entities too. None trains with plain cross entropy.
         alpha: a fixed trust in the gold label, None for the teacher's own.
         vocabulary: the word embeddings to train, as `recognizer_vocabulary` has them; None trains all.
+        watch: looks on while steps are made.
     """
+    made = recognizer_training(
+        recognition,
+        encoder_params,
+        training,
+        grounding_weight=grounding_weight,
+        seed=seed,
+        teacher_logits=teacher_logits,
+        alpha=alpha,
+    )
     return train(
         name=name,
+        params=made.params,
+        loss_fn=made.loss_fn,
+        features=made.features,
+        collate=made.collate,
+        settings=settings,
+        evaluate=None if dev is None else functools.partial(_dev_scores, recognition, *dev),
+        seed=seed,
+        folder=folder,
+        vocabulary=vocabulary,
+        watch=watch,
+    )
+
+
+def recognizer_training(
+    recognition: Recognition,
+    encoder_params: Params,
+    training: Prompted,
+    *,
+    grounding_weight: float,
+    seed: int,
+    teacher_logits: TypeLogits | None = None,
+    alpha: float | None = None,
+) -> Training:
+    """What `train_recognizer` trains; the arguments are its own."""
+    return Training(
         params=init_recognizer(
             recognition.encoder, encoder_params, jax.random.key(seed), num_types=len(recognition.classes)
         ),
         loss_fn=recognizer_loss(recognition.model, alpha=alpha, grounding_weight=grounding_weight),
         features=_features(recognition, training, teacher_logits),
         collate=functools.partial(_collate(recognition), pack_width=recognition.pack_width),
-        settings=settings,
-        evaluate=None if dev is None else functools.partial(_dev_scores, recognition, *dev),
-        seed=seed,
-        folder=folder,
-        vocabulary=vocabulary,
     )
 
 

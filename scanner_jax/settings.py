@@ -54,6 +54,8 @@ def paper_settings() -> ConfigDict:
                 "use_notes": False,  # a language model's notes, Table 12
                 "use_clip_order": False,  # the paper: True; needs CLIP vectors in the store
             },
+            # Write a trace and a table of every training's steps to WORKDIR/profile; no part of a phase's hash.
+            "profile": False,
             # How trainings are computed, in both stages. Dropout's draws stay the same, and results do but for the
             # order of floating-point sums: like the device, these are no part of a phase's hash.
             "execution": {

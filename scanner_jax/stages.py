@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from scanner_jax import checkpoint, convert, metrics
 from scanner_jax.analysis import probabilities, prompt_record
+from scanner_jax.costs import ModelSizes
 from scanner_jax.detection import Detection, detector_vocabulary, span_scores, spans_of, tag, train_detector
 from scanner_jax.encoder import Params
 from scanner_jax.files import read_arrays, read_json_lines, write_arrays, write_json_lines
@@ -40,6 +41,7 @@ from scanner_jax.retrieval import coverage, retrieve
 from scanner_jax.settings import execution, training_settings
 from scanner_jax.types import Example, Span
 from scanner_jax.vocabulary import Vocabulary
+from scanner_jax.watching import Watching
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,11 +52,13 @@ class Run:
         config: the recipe's.
         inputs: corpus, encoder and knowledge.
         root: the folder of phases.
+        profile: the folder of profiles; None profiles nothing.
     """
 
     config: ConfigDict
     inputs: Inputs
     root: Path
+    profile: Path | None = None
 
     def parent(self, phase: Phase, name: str) -> Path | None:
         """The folder of the parent of this name, None where the phase has no such parent."""
@@ -67,10 +71,16 @@ class Run:
         params = convert.load_encoder(self.inputs.encoder.folder)[1]
         return convert.add_token_row(params) if stage == "recognizer" else params
 
+    def watch(self, phase: Phase, model: ModelSizes) -> Watching | None:
+        """What looks on at a phase's training, None where nothing is profiled."""
+        if self.profile is None:
+            return None
+        return Watching(name=phase.name, model=model, folder=self.profile / phase.name)
+
 
 def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     """Train the teacher, or the student of a teacher that is its parent; tag dev and test with it."""
-    inputs, detection = run.inputs, _detection(run)
+    inputs, detection = run.inputs, detection_of(run)
     teacher = run.parent(phase, "detector-teacher")
     params = train_detector(
         detection,
@@ -83,7 +93,8 @@ def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         folder=folder,
         teacher_logits=read_arrays(teacher / "training-logits.npz") if teacher else None,
         alpha=phase.config.get("alpha"),
-        vocabulary=_detector_vocabulary(run, detection),
+        vocabulary=detector_vocabulary_of(run, detection),
+        watch=run.watch(phase, detection.sizes),
     )
     checkpoint.save_params(folder / "params", params)
     if phase.name == "detector-teacher":
@@ -98,7 +109,7 @@ def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
 
 def run_fold(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     """Train a detector on all folds but one and tag that one with it (paper, section 3.1)."""
-    inputs, detection = run.inputs, _detection(run)
+    inputs, detection = run.inputs, detection_of(run)
     folds = [fold_of(example, folds=run.config.folds, seed=run.config.seed) for example in inputs.training]
     own = phase.config["fold"]
     held_out = [example for example, fold in zip(inputs.training, folds, strict=True) if fold == own]
@@ -111,7 +122,8 @@ def run_fold(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         settings=training_settings(run.config.detector, epochs=phase.config["epochs"]),
         seed=phase_seed(phase),
         folder=folder,
-        vocabulary=_detector_vocabulary(run, detection),
+        vocabulary=detector_vocabulary_of(run, detection),
+        watch=run.watch(phase, detection.sizes),
     )
     spans = spans_of(tag(detection, params, held_out))
     write_json_lines(folder / "held-out-spans.jsonl", _span_records(held_out, spans))
@@ -160,11 +172,11 @@ def read_candidates(folder: Path, split: str, examples: Sequence[Example]) -> li
 
 def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     """Train the teacher, or the student of a teacher that is its parent; predict and score dev and test with it."""
-    inputs, recognition = run.inputs, _recognition(run)
+    inputs, recognition = run.inputs, recognition_of(run)
     candidates, teacher = run.parent(phase, "candidates"), run.parent(phase, "recognizer-teacher")
     assert candidates is not None
     prompted = {
-        split: _prompted(run, recognition, read_candidates(candidates, split, examples))
+        split: prompted_with_knowledge(run, recognition, read_candidates(candidates, split, examples))
         for split, examples in inputs.by_use.items()
     }
     params = train_recognizer(
@@ -179,7 +191,8 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         folder=folder,
         teacher_logits=read_arrays(teacher / "training-logits.npz")[0] if teacher else None,
         alpha=phase.config.get("alpha"),
-        vocabulary=recognizer_vocabulary(recognition, prompted.values()) if _used_vocabulary(run) else None,
+        vocabulary=recognizer_vocabulary_of(run, recognition, prompted.values()),
+        watch=run.watch(phase, recognition.sizes),
     )
     checkpoint.save_params(folder / "params", params)
     if phase.name == "recognizer-teacher":
@@ -201,7 +214,8 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     return result
 
 
-def _prompted(run: Run, recognition: Recognition, candidates: list[Candidate]) -> Prompted:
+def prompted_with_knowledge(run: Run, recognition: Recognition, candidates: list[Candidate]) -> Prompted:
+    """The prompts of a split's candidates, with what the run's sources know about them."""
     return write_prompts(recognition, candidates, retrieve(run.inputs.sources, candidates))
 
 
@@ -233,7 +247,8 @@ def _prompt_records(recognition: Recognition, prompted: Prompted, logits: TypeLo
         )
 
 
-def _detection(run: Run) -> Detection:
+def detection_of(run: Run) -> Detection:
+    """What the run's detectors share."""
     encoder = run.inputs.encoder
     return Detection(
         encoder=encoder.config,
@@ -245,7 +260,8 @@ def _detection(run: Run) -> Detection:
     )
 
 
-def _recognition(run: Run) -> Recognition:
+def recognition_of(run: Run) -> Recognition:
+    """What the run's recognizers share."""
     encoder, settings = run.inputs.encoder, run.config.recognizer
     return Recognition(
         encoder=dataclasses.replace(encoder.config, vocab_size=encoder.config.vocab_size + 1),  # the row of <obj>
@@ -259,12 +275,16 @@ def _recognition(run: Run) -> Recognition:
     )
 
 
-def _used_vocabulary(run: Run) -> bool:
-    return bool(run.config.execution.used_vocabulary)
+def detector_vocabulary_of(run: Run, detection: Detection) -> Vocabulary | None:
+    """The word embeddings that the run's detectors train; None for all."""
+    if not run.config.execution.used_vocabulary:
+        return None
+    return detector_vocabulary(detection, run.inputs.corpus.splits.values())
 
 
-def _detector_vocabulary(run: Run, detection: Detection) -> Vocabulary | None:
-    return detector_vocabulary(detection, run.inputs.corpus.splits.values()) if _used_vocabulary(run) else None
+def recognizer_vocabulary_of(run: Run, recognition: Recognition, prompted: Iterable[Prompted]) -> Vocabulary | None:
+    """The word embeddings that the run's recognizers train, given the prompts of all splits; None for all."""
+    return recognizer_vocabulary(recognition, prompted) if run.config.execution.used_vocabulary else None
 
 
 def _span_records(examples: Sequence[Example], spans: Iterable[Iterable[Span]]) -> list[dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +22,6 @@ from scanner_jax.pipeline import Batch
 
 LossFn = Callable[[Params, Batch, jax.Array], Float[Array, ""]]
 """(params, batch, dropout key) -> loss; pure."""
-
-Step = Callable[["TrainState", Any, "Course"], tuple["TrainState", Float[Array, "*n"]]]
-"""(state, batch, course) -> new state and loss; for several stacked batches the losses of all."""
 
 
 class TrainState(NamedTuple):
@@ -76,6 +75,25 @@ def train_steps(
     return jax.lax.scan(body, state, batches)
 
 
+class CompiledStep(NamedTuple):
+    """A step, or several, for batches of one shape.
+
+    Attributes:
+        executable: (state, batch, course) -> new state and loss; for several stacked batches the losses of all.
+        seconds: what tracing and compiling took, or reading it from JAX's cache on disk.
+    """
+
+    executable: jax.stages.Compiled
+    seconds: float
+
+
+Steps = Callable[[TrainState, Sequence[Batch]], tuple[TrainState, list[Float[Array, "*n"]]]]
+"""Makes an update for each batch, as a `Stepper` does."""
+
+Watch = Callable[["Stepper"], AbstractContextManager[Steps]]
+"""Stands between a training and its stepper while it runs, to look on; it changes no result."""
+
+
 class Stepper:
     """Makes a training's updates.
 
@@ -95,10 +113,11 @@ class Stepper:
             course: the training's.
             at_once: how many batches go into one dispatch where so many in a row have one shape.
         """
+        self.settings = settings
+        self.course = course
         self._at_once = at_once
-        self._course = course
         self._compile = functools.partial(_compiled, loss_fn, settings, _structure((state, course)))
-        self._steps: dict[tuple[Hashable, int], Step] = {}  # what is looked up at every step
+        self._steps: dict[tuple[Hashable, int], CompiledStep] = {}  # what is looked up at every step
 
     def compile_ahead(self, shapes: Iterable[Batch]) -> None:
         """Compile the steps for batches of these shapes, each a batch as `shape_of` describes it, several at a time."""
@@ -111,20 +130,24 @@ class Stepper:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def compiled(self, shape: Batch) -> CompiledStep:
+        """The step for one batch of a shape that `shape_of` describes; compiled now, unless it is already."""
+        return self._step(_structure(shape), 1)
+
     def __call__(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, list[Float[Array, "*n"]]]:
         """Make one update for each batch, in order; the state that is given is donated."""
         structures = [_structure(shape_of(batch)) for batch in batches]
         if len(batches) == self._at_once > 1 and len(set(structures)) == 1:
             stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
-            state, several = self._step(structures[0], self._at_once)(state, stacked, self._course)
+            state, several = self._step(structures[0], self._at_once).executable(state, stacked, self.course)
             return state, [several]
         losses = []
         for structure, batch in zip(structures, batches, strict=True):
-            state, loss = self._step(structure, 1)(state, batch, self._course)
+            state, loss = self._step(structure, 1).executable(state, batch, self.course)
             losses.append(loss)
         return state, losses
 
-    def _step(self, structure: Hashable, count: int) -> Step:
+    def _step(self, structure: Hashable, count: int) -> CompiledStep:
         """The compiled step for `count` batches of a structure."""
         if (structure, count) not in self._steps:
             self._steps[structure, count] = self._compile(structure, count)
@@ -144,7 +167,7 @@ def _structure(tree: Any) -> Hashable:
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(loss_fn: LossFn, settings: OptimizerSettings, held: Any, batch: Any, count: int) -> Step:
+def _compiled(loss_fn: LossFn, settings: OptimizerSettings, held: Any, batch: Any, count: int) -> CompiledStep:
     """The compiled step for a state and a course of one structure, and `count` batches of another."""
     (state, course), batch = (jax.tree.unflatten(*structure) for structure in (held, batch))
     step: Callable[..., Any] = train_step
@@ -152,4 +175,6 @@ def _compiled(loss_fn: LossFn, settings: OptimizerSettings, held: Any, batch: An
         step = train_steps
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), batch)
     jitted = jax.jit(functools.partial(step, loss_fn, settings), donate_argnums=0)
-    return jitted.lower(state, batch, course).compile()
+    started = time.perf_counter()
+    executable = jitted.lower(state, batch, course).compile()
+    return CompiledStep(executable, time.perf_counter() - started)

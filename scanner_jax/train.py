@@ -9,7 +9,6 @@ is given again. SIGTERM and Ctrl-C finish the step, save it and leave.
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import sys
@@ -19,10 +18,10 @@ from pathlib import Path
 
 import jax
 from absl import app, flags
-from ml_collections import config_flags
 
 from scanner_jax import __version__
 from scanner_jax.checkpoint import CheckpointError
+from scanner_jax.command_line import CONFIG, PREPARED, config_name, parse_flags, quieten, refuse_words
 from scanner_jax.files import explain, write_json
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.interrupt import Interrupted, leaving_at_signals
@@ -35,24 +34,15 @@ from scanner_jax.stages import Run
 from scanner_jax.store import StoreError
 from scanner_jax.wikipedia import WikipediaError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe: a file of configs/, as configs/mner15.py:small.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Receives report/ and run.json; by default runs/<config>.")
 _PHASES = flags.DEFINE_string("phases", None, "Folder of phases, to share between runs; by default WORKDIR/phases.")
-_PREPARED = flags.DEFINE_string("prepared", "prepared", "Folder for data derived from corpora.")
 _UNTIL = flags.DEFINE_string("until", None, "Stop after this phase (detector-teacher, candidates, ...).")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Train; whatever stops it ends in a sentence and an exit code."""
-    if len(arguments) > 1:
-        raise app.UsageError(
-            f"unexpected arguments {' '.join(arguments[1:])}; settings are given as --config.NAME=VALUE"
-        )
-    # Orbax writes ten lines for every checkpoint, and the tracebacks of errors that it raises as well.
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger("jax").setLevel(logging.WARNING)
-    logging.getLogger("scanner_jax").setLevel(logging.INFO)
+    refuse_words(arguments)
+    quieten()
     try:
         with leaving_at_signals():
             _train()
@@ -74,13 +64,14 @@ def main(arguments: Sequence[str]) -> None:
 
 def _train() -> None:
     """Run the recipe of the command line and write its report."""
-    config, prepared = _CONFIG.value, Path(_PREPARED.value)
-    workdir = Path(_WORKDIR.value or Path("runs") / _config_name())
+    config, prepared = CONFIG.value, Path(PREPARED.value)
+    workdir = Path(_WORKDIR.value or Path("runs") / config_name())
     root = Path(_PHASES.value) if _PHASES.value else workdir / "phases"
     # The recipe's trainings share their compiled steps, also across processes.
     jax.config.update("jax_compilation_cache_dir", str((prepared / "xla").absolute()))
     started = time.time()
-    run = Run(config=config, inputs=open_inputs(config, prepared=prepared), root=root)
+    profile = workdir / "profile" if config.profile else None
+    run = Run(config=config, inputs=open_inputs(config, prepared=prepared), root=root, profile=profile)
     metrics = run_recipe(run, until=_UNTIL.value)
     phases = {name: step.phase.folder(root) for name, step in recipe_steps(run).items()}
     print(write_report(workdir / "report", run, metrics))
@@ -105,27 +96,6 @@ def _train() -> None:
     print(f"report: {workdir / 'report'}")
 
 
-def _config_name() -> str:
-    """`configs/mner15.py:small` -> `mner15-small`."""
-    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    return "-".join(filter(None, [Path(path).stem, variant]))
-
-
-def _parse_flags(arguments: list[str]) -> list[str]:
-    """Parse the command line; a wrong setting ends in a sentence, before anything is read or compiled."""
-    try:
-        rest = flags.FLAGS(arguments)
-        _CONFIG.value.lock()  # a file that cannot be loaded is only reported at its first use
-        return rest
-    except flags.Error as error:
-        reason = str(error).strip().splitlines()[-1]  # a config's own error comes with its traceback before it
-        sys.exit(f"{reason}\nRun with --help for the flags; scanner_jax/settings.py lists the settings.")
-    except (OSError, SyntaxError) as error:
-        sys.exit(f"--config: no config can be loaded from that file; the recipes are in configs/\n{error}")
-    except (AttributeError, KeyError, TypeError) as error:
-        sys.exit(f"a setting does not exist or does not fit: {error}\nscanner_jax/settings.py lists them.")
-
-
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=parse_flags)

@@ -14,10 +14,11 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 # From top to bottom; a room is a module of scanner_jax or a package in it.
 ROOMS = """
     types files lock interrupt boxes tags tokens metrics predictions
-    encoder_config encoder convert models losses awp optim
+    devices encoder_config costs encoder convert models losses awp optim
     corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping
+    metering watching
     evaluate checkpoint progress loop detection recognition analysis
-    settings warmstart inputs phases stages recipe report train predict profiling
+    settings warmstart inputs phases stages recipe report command_line train predict profiling
     knowledge demo __main__
 """.split()
 TORCH = ("torch", "torchvision", "open_clip", "timm")

@@ -77,6 +77,13 @@ CASES = [
     Case("a folder of predictions", "evaluate --gold {corpus} --predictions {empty}", 1, ("{empty}",)),
     Case("predictions that are no JSON", "evaluate --gold {corpus} --predictions {file}", 1, ("{file}:1", "JSON")),
     Case("no such split", "evaluate --gold {corpus} --split tset --predictions {file}", 2, ("tset", "test")),
+    # profiling
+    Case("nothing to profile", "profiling", 1, ("--config must have a value",)),
+    Case("no such stage", "profiling --config={config} --stage=tagger", 1, ("tagger", "detector")),
+    Case("no such device", "profiling --config={config} --device=H1000", 1, ("H1000", "NVIDIA H100", "--peak_tflops")),
+    Case("half a device", "profiling --config={config} --peak_tflops=9", 1, ("--bandwidth_gbs",)),
+    Case("a profile below a file", "profiling --config={config} --out={file}/profile", 1, ("{file}",)),
+    Case("no steps", "profiling --config={config} --steps=0", 1, ("steps", "0")),
     # demo
     Case("runs that have not run", "demo compare {none} {empty}", 1, ("{none}", "metrics.json")),
     Case("a demo below a file", "demo build {file}/demo", 1, ("{file}",)),

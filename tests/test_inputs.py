@@ -168,3 +168,12 @@ def test_clip_order_is_refused_with_what_holds_instead(world, tmp_path):
     config = changed(world, Path(world.corpus), knowledge__use_clip_order=True)
     with pytest.raises(InputError, match=r"use_clip_order=True: .*no CLIP vectors.*set it to False.*detector's score"):
         open_inputs(config, prepared=tmp_path / "prepared")
+
+
+def test_awp_over_embeddings_is_refused_with_the_vocabulary_in_use(world, tmp_path):
+    both = {"detector__awp_tensors": ("kernel", "embedding")}
+    config = changed(world, Path(world.corpus), **both)
+    with pytest.raises(InputError, match=r"detector.awp_tensors=.*set execution.used_vocabulary=False"):
+        open_inputs(config, prepared=tmp_path / "prepared")
+    config = changed(world, Path(world.corpus), execution__used_vocabulary=False, **both)
+    open_inputs(config, prepared=tmp_path / "prepared")

@@ -35,7 +35,7 @@ from scanner_jax.recognition import (
     train_recognizer,
     write_prompts,
 )
-from scanner_jax.retrieval import coverage, retrieve
+from scanner_jax.retrieval import coverage, found_by, retrieve
 from scanner_jax.settings import execution, training_settings
 from scanner_jax.types import Example, Span
 
@@ -208,6 +208,7 @@ def _candidates_report(prompted: Prompted, object_order: str | None) -> dict[str
     return {
         "count": candidate_counts(prompted.candidates),
         "with_knowledge_percent": coverage(prompted.knowledge),
+        "wikipedia_found_by": found_by(prompted.knowledge),
         **({"object_order": object_order} if object_order else {}),
         **cut_report(prompted.prompts),
     }

@@ -29,7 +29,7 @@ from scanner_jax.wikipedia.layout import (
 DEFAULT_LOOKUPS: tuple[Lookup, ...] = LOOKUPS[:4]
 """Without full text, which names the wrong page more often than not (docs/knowledge.md)."""
 
-FULLTEXT_SCORE = 0.6
+FULLTEXT_SCORE = 0.8
 """Full-text hits below this are none. **Assumption:** chosen by eye on Twitter-2015 (docs/knowledge.md)."""
 
 TITLE_WEIGHT = 10.0
@@ -165,11 +165,12 @@ class WikipediaIndex:
         Returns:
             The page's number and its score; None where no score is at least `at_least`.
         """
-        phrase = '"' + normalise(split_camel_case(clean(surface))).replace('"', " ").replace("\0", " ") + '"'
+        words = normalise(split_camel_case(clean(surface))).replace('"', " ").replace("\0", " ")
+        phrase = f'"{words.encode(errors="replace").decode()}"'  # a lone surrogate is no text to SQLite
         pages = int(self._meta["pages"])
         most = 2.2 * _rarity(1, pages)  # BM25's k1 + 1, times the weight of a word of one page alone
         # As many pages as a phrase can have with a score of `at_least`: _rarity(n) >= at_least * _rarity(1).
-        limit = math.floor((pages + 0.5) / (1 + math.exp(at_least * _rarity(1, pages))))
+        limit = max(1, math.floor((pages + 0.5) / (1 + math.exp(at_least * _rarity(1, pages))))) if at_least else pages
         if len(phrase) == 2 or not 0 < self._all(MATCHES, (phrase, limit + 1))[0][0] <= limit:
             return None
         ((page, score),) = self._all(BEST, (TITLE_WEIGHT, phrase))

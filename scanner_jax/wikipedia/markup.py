@@ -46,8 +46,8 @@ REPEATED_SEPARATORS = re.compile(r"([,;])(?:\s*[,;])+")
 SPACE_BEFORE = re.compile(r"\s+(?=[,;.)\]])")
 SWITCH = re.compile(r"__[A-Z]+__")
 BREAK = re.compile(r"<br\b[^<>]*>", re.IGNORECASE)
-ITEM = re.compile(r"\s*[*#:]|.*'''\s*\[\[")
-"""A line of a disambiguation page that is an entry: of a list, or the one that stands out above it."""
+ITEM = re.compile(r"^\s*[*#:].*|(?<=''')\s*\[\[.*", re.MULTILINE)
+"""An entry of a disambiguation page: a line of a list, or the link in bold type above it that most readers want."""
 
 
 def is_disambiguation(title: str, wikitext: str) -> bool:
@@ -75,7 +75,7 @@ def plain_text(wikitext: str) -> str:
 
 def listed_links(wikitext: str) -> tuple[str, ...]:
     """What a disambiguation page's entries are about: the first link of each, in order."""
-    items = (wikitextparser.parse(line).wikilinks for line in wikitext.split("\n") if ITEM.match(line))
+    items = (wikitextparser.parse(item).wikilinks for item in ITEM.findall(wikitext))
     targets = (links[0].target.strip() for links in items if links)
     return tuple(dict.fromkeys(target for target in targets if target))
 

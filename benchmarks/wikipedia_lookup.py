@@ -103,11 +103,15 @@ def pages(titles: int) -> Iterator[tuple[str, str]]:
         yield title, f"{title} is {stock[start : start + TEXT_CHARACTERS]}"
 
 
-def build_index(path: Path, titles: int) -> float:
-    """Build it; the seconds it took."""
+def build_index(path: Path, titles: int) -> tuple[float, float]:
+    """Build it; the seconds it took, and this process's peak memory in MB."""
     started = time.perf_counter()
     build(pages(titles), path)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, peak_mb()
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kibibytes on Linux
 
 
 def mentions(titles: int, count: int, *, seed: int) -> tuple[list[str], Counter[str | None]]:
@@ -170,8 +174,8 @@ def main() -> None:
         path = options.index or Path(folder) / "index.sqlite"
         # In another process, whose memory is not counted.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            seconds = pool.submit(build_index, path, options.titles).result()
-        print(f"built in {seconds:.1f} s")
+            seconds, memory = pool.submit(build_index, path, options.titles).result()
+        print(f"built in {seconds:.1f} s, {memory:.0f} MB of memory at most")
         results: dict[str, float] = {}
         with WikipediaIndex.open(path) as index:
             for name, lookups, part in (
@@ -190,7 +194,7 @@ def main() -> None:
                     print(f"{name}: {rate:,.0f} ({shown})")
                 results[name] = round(statistics.median(rates))
         results["index_mb"] = round(path.stat().st_size / 1e6, 1)
-    results["rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)  # kibibytes on Linux
+    results["rss_mb"] = round(peak_mb(), 1)
     results["build_pages_per_second"] = round(options.titles / seconds)
     print(json.dumps(results))
 

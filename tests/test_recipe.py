@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,9 @@ def test_the_report_tells_what_prompts_were_told_and_what_teachers_doubt(finishe
         assert record["predicted"] == wanted[0]
         assert wanted[1] is None or record["probabilities"][wanted[0]] == pytest.approx(wanted[1], abs=2e-6)
         assert record["caption"] in ("", "a photo of a place")
+    found = metrics["recognizer"]["test"]["candidates"]["wikipedia_found_by"]
+    assert found == Counter(record["wikipedia_how"] for record in prompts if record["wikipedia"])
+    assert found.keys() == {"exact"}
     assert not predicted and {record["wikipedia"] for record in prompts} <= {"", "a person", "a place", "a company"}
     suspects = read_json_lines(tmp_path / "suspect_labels.jsonl")
     words = sum(len(example.words) for example in inputs.training)
@@ -182,10 +186,11 @@ def test_how_layers_are_computed_reruns_nothing_but_packing_does(finished, world
 
 def test_other_knowledge_reruns_the_recognizers_only(finished, world, tmp_path):
     _, inputs, _ = finished
-    without = changed(world, knowledge__use_wikipedia=False)
-    other = hashes(without, open_inputs(without, prepared=tmp_path))
     before = hashes(world, inputs)
-    assert {name for name in before if before[name] != other[name]} == {"recognizer-teacher", "recognizer-student"}
+    for settings in ({"knowledge__use_wikipedia": False}, {"knowledge__wikipedia_lookups": ("exact",)}):
+        config = changed(world, **settings)
+        other = hashes(config, open_inputs(config, prepared=tmp_path))
+        assert {name for name in before if before[name] != other[name]} == {"recognizer-teacher", "recognizer-student"}
 
 
 def test_train_and_dev_together_leave_dev_null(world, tmp_path):
@@ -211,7 +216,7 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
     config = paper_settings()
     config.update(corpus=str(tmp_path / "nowhere"), encoder=str(tmp_path / "no-encoder"), folds=1)
     config.knowledge.update(store=str(tmp_path / "no-store"), wikipedia_index=str(tmp_path / "no-index"))
-    config.knowledge.use_clip_order = True
+    config.knowledge.update(use_clip_order=True, wikipedia_lookups=("exact", "fuzzy"))
     config.epochs.recognizer_student = 0
     config.detector.update(log_every=0, learning_rate=-1.0)
     config.tyt.alpha = 2.0
@@ -220,7 +225,14 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
         open_inputs(config, prepared=tmp_path)
     message = str(caught.value)
     wanted = "nowhere no-encoder no-store no-index folds=1 use_clip_order train.txt alpha=2.0 recognizer_student=0"
-    for word in (*wanted.split(), "store import captions", "detector.log_every=0", "learning_rate=-1.0", "execution"):
+    for word in (
+        *wanted.split(),
+        "fuzzy",
+        "store import captions",
+        "detector.log_every=0",
+        "learning_rate=-1.0",
+        "execution",
+    ):
         assert word in message
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException, ElementTree
 
 from scanner_jax.wikipedia.layout import WikipediaError
+from scanner_jax.wikipedia.streams import Unpacked
 
 BZIP2 = b"BZh"
 
@@ -31,12 +31,13 @@ class RawPage:
     wikitext: str
 
 
-def read_dump(path: Path, *, at: Callable[[int], None]) -> Iterator[RawPage]:
+def read_dump(path: Path, *, at: Callable[[int], None], threads: int = 1) -> Iterator[RawPage]:
     """Yield a dump's pages in order; entities that a dump may not declare are refused (billion laughs).
 
     Args:
         path: the dump, told by its content to be packed or not; several bzip2 streams may follow each other.
         at: told after each page how many bytes of the file have been read.
+        threads: that unpack; more than one help where there are several streams.
 
     Raises:
         WikipediaError: it is cut short or damaged, or no MediaWiki dump; the message names the last whole page.
@@ -44,7 +45,7 @@ def read_dump(path: Path, *, at: Callable[[int], None]) -> Iterator[RawPage]:
     """
     count, last = 0, ""
     with path.open("rb") as file:
-        unpacked: Any = bz2.BZ2File(file) if file.read(len(BZIP2)) == BZIP2 else file
+        unpacked: Any = Unpacked(file, threads) if file.read(len(BZIP2)) == BZIP2 else file
         file.seek(0)
         try:
             for element in _pages(unpacked, path):
@@ -65,7 +66,7 @@ def read_dump(path: Path, *, at: Callable[[int], None]) -> Iterator[RawPage]:
             raise WikipediaError(f"{path}: not a MediaWiki dump: {error}; dumps declare no entities") from error
 
 
-def _pages(file: IO[bytes], path: Path) -> Iterator[Element]:
+def _pages(file: Any, path: Path) -> Iterator[Element]:
     """The `<page>` elements; each is gone from memory when the next is asked for."""
     root: Element | None = None
     for event, element in ElementTree.iterparse(file, events=("start", "end"), forbid_dtd=True):

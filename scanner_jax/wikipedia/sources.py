@@ -64,7 +64,7 @@ def read_source(
     Args:
         path: a dump or JSON lines, told by its content.
         report: filled while reading.
-        workers: processes that strip markup; 1 does it in this one.
+        workers: processes that strip markup, and threads that unpack; 1 strips in this process.
         at: told how many bytes of the file have been read, now and then.
 
     Raises:
@@ -80,7 +80,7 @@ def read_source(
         start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith((BZIP2, b"<")):
         report.kind = "dump"
-        yield from _stripped(_numbered(read_dump(path, at=at), report), report, workers)
+        yield from _stripped(_numbered(read_dump(path, at=at, threads=workers), report), report, workers)
     elif start.startswith((b"\x1f\x8b", b"PK\x03\x04", b"7z\xbc\xaf", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         raise WikipediaError(f"{path}: packed in another way than bzip2; unpack it first")
     else:

@@ -166,7 +166,8 @@ def _sources(knowledge: ConfigDict) -> KnowledgeSources:
         sources = dataclasses.replace(sources, store=store)
     if knowledge.use_wikipedia:
         index = _attempt(problems, "Wikipedia", lambda: WikipediaIndex.open(knowledge.wikipedia_index))
-        sources = dataclasses.replace(sources, index=index, lookups=tuple(knowledge.wikipedia_lookups))
+        lookups, score = tuple(knowledge.wikipedia_lookups), knowledge.wikipedia_fulltext_score
+        sources = dataclasses.replace(sources, index=index, lookups=lookups, fulltext_score=score)
     if problems:
         raise ValueError("\n    ".join(problems) + "\n    or switch a kind off with --config.knowledge.use_KIND=False")
     return sources
@@ -192,6 +193,9 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     _attempt(problems, "execution", lambda: execution(config))
     if problem := lookup_problem(config.knowledge.wikipedia_lookups):
         problems.append(f"knowledge.wikipedia_lookups={tuple(config.knowledge.wikipedia_lookups)}: {problem}")
+    if not 0 <= config.knowledge.wikipedia_fulltext_score <= 1:
+        given = config.knowledge.wikipedia_fulltext_score
+        problems.append(f"knowledge.wikipedia_fulltext_score={given}: expected a number from 0 to 1")
     if config.knowledge.use_clip_order:
         problems.append(
             "knowledge.use_clip_order=True: this version has no CLIP vectors to order objects by; set it to False, and "

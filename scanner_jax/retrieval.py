@@ -16,11 +16,12 @@ KINDS = ("wikipedia", "notes", "caption", "objects")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KnowledgeSources:
-    """The opened sources of those kinds of knowledge that are switched on; `lookups` are the index's."""
+    """The opened sources of those kinds of knowledge that are switched on, and how the index is searched."""
 
     store: Store | None = None
     index: WikipediaIndex | None = None
     lookups: tuple[Lookup, ...] = DEFAULT_LOOKUPS
+    fulltext_score: float = FULLTEXT_SCORE
     use_captions: bool = False
     use_objects: bool = False
     use_notes: bool = False
@@ -48,7 +49,7 @@ class KnowledgeSources:
             found["store"] = self.store.fingerprint(self.kinds)
         if self.index is not None:
             found["wikipedia_index"] = self.index.fingerprint
-            score = f" above {FULLTEXT_SCORE}" if "fulltext" in self.lookups else ""
+            score = f" above {self.fulltext_score}" if "fulltext" in self.lookups else ""
             found["wikipedia_lookups"] = ", ".join(how for how in LOOKUPS if how in self.lookups) + score
         return found
 
@@ -63,7 +64,7 @@ def retrieve(sources: KnowledgeSources, candidates: Sequence[tuple[Example, Span
     hits: list[Hit | None] = [None] * len(candidates)
     if sources.index is not None:
         surfaces = [example.surface(span) for example, span in candidates]
-        hits = sources.index.lookup(surfaces, lookups=sources.lookups)
+        hits = sources.index.lookup(surfaces, lookups=sources.lookups, fulltext_score=sources.fulltext_score)
     return [_known(sources, example, span, hit) for (example, span), hit in zip(candidates, hits, strict=True)]
 
 

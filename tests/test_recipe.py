@@ -132,7 +132,12 @@ def test_the_report_tells_what_prompts_were_told_and_what_teachers_doubt(finishe
         assert record["caption"] in ("", "a photo of a place")
     found = metrics["recognizer"]["test"]["candidates"]["wikipedia_found_by"]
     assert found == Counter(record["wikipedia_how"] for record in prompts if record["wikipedia"])
-    assert found.keys() == {"exact"}
+    for split in ("dev", "test"):  # the names of test have no pages, one of dev has
+        told = metrics["recognizer"][split]["candidates"]
+        count = told["count"]["entities"] + told["count"]["non_entities"]
+        share = round(100 * sum(told["wikipedia_found_by"].values()) / count, 2)
+        assert told["with_knowledge_percent"]["wikipedia"] == share
+    assert metrics["recognizer"]["dev"]["candidates"]["wikipedia_found_by"].keys() == {"exact"}
     assert not predicted and {record["wikipedia"] for record in prompts} <= {"", "a person", "a place", "a company"}
     suspects = read_json_lines(tmp_path / "suspect_labels.jsonl")
     words = sum(len(example.words) for example in inputs.training)
@@ -216,7 +221,7 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
     config = paper_settings()
     config.update(corpus=str(tmp_path / "nowhere"), encoder=str(tmp_path / "no-encoder"), folds=1)
     config.knowledge.update(store=str(tmp_path / "no-store"), wikipedia_index=str(tmp_path / "no-index"))
-    config.knowledge.update(use_clip_order=True, wikipedia_lookups=("exact", "fuzzy"))
+    config.knowledge.update(use_clip_order=True, wikipedia_lookups=("exact", "fuzzy"), wikipedia_fulltext_score=8.0)
     config.epochs.recognizer_student = 0
     config.detector.update(log_every=0, learning_rate=-1.0)
     config.tyt.alpha = 2.0
@@ -225,14 +230,8 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
         open_inputs(config, prepared=tmp_path)
     message = str(caught.value)
     wanted = "nowhere no-encoder no-store no-index folds=1 use_clip_order train.txt alpha=2.0 recognizer_student=0"
-    for word in (
-        *wanted.split(),
-        "fuzzy",
-        "store import captions",
-        "detector.log_every=0",
-        "learning_rate=-1.0",
-        "execution",
-    ):
+    wanted += " fuzzy fulltext_score=8.0 detector.log_every=0 learning_rate=-1.0 execution"
+    for word in (*wanted.split(), "store import captions"):
         assert word in message
 
 

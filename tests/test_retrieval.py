@@ -101,6 +101,10 @@ def test_the_index_is_searched_as_the_lookups_say(index: WikipediaIndex) -> None
     assert [one.wikipedia_how for one in known] == ["normalised", "normalised", "normalised", "", "normalised"]
     known = retrieve(KnowledgeSources(index=index, lookups=("exact",)), CANDIDATES)
     assert [one.wikipedia for one in known] == ["", "A player.", "A lake.", "", "A player."]
+    mention = [(Example("test-3", ("Okafor",)), Span(0, 1))]
+    for score, how in ((0.1, "fulltext"), (1.0, "")):
+        sources = KnowledgeSources(index=index, lookups=LOOKUPS, fulltext_score=score)
+        assert [one.wikipedia_how for one in retrieve(sources, mention)] == [how]
 
 
 def test_nothing_on(store: Store, index: WikipediaIndex) -> None:

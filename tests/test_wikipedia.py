@@ -15,6 +15,7 @@ from scanner_jax.settings import paper_settings
 from scanner_jax.tags import entities_from_tags
 from scanner_jax.wikipedia import (
     DEFAULT_LOOKUPS,
+    FULLTEXT_SCORE,
     LOOKUPS,
     BuildCounts,
     Disambiguation,
@@ -246,6 +247,7 @@ def test_the_lookups_can_be_limited(entries_index: WikipediaIndex) -> None:
 
 def test_the_default_is_the_settings() -> None:
     assert paper_settings().knowledge.wikipedia_lookups == DEFAULT_LOOKUPS
+    assert paper_settings().knowledge.wikipedia_fulltext_score == FULLTEXT_SCORE
     assert lookup_problem(DEFAULT_LOOKUPS) is lookup_problem(LOOKUPS) is lookup_problem(["exact"]) is None
     for wrong in ((), ("exakt",), ("exact", "exact"), "exact"):
         assert "exact, redirect, normalised, disambiguation, fulltext" in (lookup_problem(wrong) or "")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 
-import wikitextparser
-from wikitextparser import Template, WikiLink
+import mwparserfromhell
+from mwparserfromhell.nodes import ExternalLink, HTMLEntity, Node, Tag, Template, Text, Wikilink
+from mwparserfromhell.wikicode import Wikicode
 
 HEADING = re.compile(r"^==+[^=\n].*$", re.MULTILINE)
 """The first one ends the lead."""
 
-UNREAD_TAGS = frozenset("ref references gallery imagemap timeline math chem score syntaxhighlight source graph".split())
+UNREAD_TAGS = frozenset(
+    "table ref references gallery imagemap timeline math chem score syntaxhighlight source graph br hr".split()
+)
 """Tags whose content is no running text."""
 
 SHOWN_ARGUMENTS = {
@@ -45,7 +48,6 @@ START_OF_BRACKETS = re.compile(r"(?<=[(\[])[\s,;:]+")
 REPEATED_SEPARATORS = re.compile(r"([,;])(?:\s*[,;])+")
 SPACE_BEFORE = re.compile(r"\s+(?=[,;.)\]])")
 SWITCH = re.compile(r"__[A-Z]+__")
-BREAK = re.compile(r"<br\b[^<>]*>", re.IGNORECASE)
 ITEM = re.compile(r"^\s*[*#:].*|(?<=''')\s*\[\[.*", re.MULTILINE)
 """An entry of a disambiguation page: a line of a list, or the link in bold type above it that most readers want."""
 
@@ -63,45 +65,43 @@ def lead_of(wikitext: str) -> str:
 
 def plain_text(wikitext: str) -> str:
     """The words of wikitext on one line, without tables, pictures, references and most templates."""
-    parsed = wikitextparser.parse(wikitext)
-    unread = [tag.span for tag in parsed.get_tags() if tag.name.lower() in UNREAD_TAGS]
-    unread += [match.span() for match in BREAK.finditer(wikitext)]
-    unread += [link.span for link in parsed.wikilinks if _shows_nothing(link)]
-    rest = wikitextparser.parse(_without(wikitext, unread))
-    text = rest.plain_text(replace_templates=_shown, replace_tables=_nothing)
-    text = EMPTY_BRACKETS.sub("", START_OF_BRACKETS.sub("", SWITCH.sub("", text)))
+    text = SWITCH.sub("", _words(mwparserfromhell.parse(wikitext)))
+    text = EMPTY_BRACKETS.sub("", START_OF_BRACKETS.sub("", text))
     return " ".join(SPACE_BEFORE.sub("", REPEATED_SEPARATORS.sub(r"\1", text)).split())
 
 
 def listed_links(wikitext: str) -> tuple[str, ...]:
     """What a disambiguation page's entries are about: the first link of each, in order."""
-    items = (wikitextparser.parse(item).wikilinks for item in ITEM.findall(wikitext))
-    targets = (links[0].target.strip() for links in items if links)
+    items = (mwparserfromhell.parse(item).filter_wikilinks() for item in ITEM.findall(wikitext))
+    targets = (str(links[0].title).strip() for links in items if links)
     return tuple(dict.fromkeys(target for target in targets if target))
 
 
-def _shows_nothing(link: WikiLink) -> bool:
-    """Pictures and categories, and the same page in another language: links to there in a sentence have a text."""
-    return PICTURE.match(link.title) is not None or (OTHER_LANGUAGE.match(link.title) is not None and not link.text)
+def _words(code: Wikicode | None) -> str:
+    return "" if code is None else "".join(map(_shown, code.nodes))
 
 
-def _shown(template: Template) -> str:
-    name = template.name.strip().lower()
-    if name in SIGNS:
-        return SIGNS[name]
-    values = (template.get_arg(argument) for argument in SHOWN_ARGUMENTS.get(name, ()))
-    return " ".join(plain_text(value.value) for value in values if value is not None)
-
-
-def _nothing(_: object) -> str:
+def _shown(node: Node) -> str:
+    """What a reader sees of a part of the wikitext; comments and the rest of the markup are nothing."""
+    match node:
+        case Text():
+            return str(node.value)
+        case HTMLEntity():
+            return str(node.normalize())
+        case Wikilink():
+            return "" if _shows_nothing(node) else _words(node.title if node.text is None else node.text)
+        case ExternalLink():
+            return _words(node.title)
+        case Tag():
+            return " " if str(node.tag).strip().lower() in UNREAD_TAGS else _words(node.contents)
+        case Template():
+            name = str(node.name).strip().lower()
+            shown = [argument for argument in SHOWN_ARGUMENTS.get(name, ()) if node.has(argument)]
+            return SIGNS.get(name, "") or " ".join(_words(node.get(argument).value).strip() for argument in shown)
     return ""
 
 
-def _without(text: str, spans: list[tuple[int, int]]) -> str:
-    """The text with a space for each of those spans, some of which may lie in others."""
-    kept, place = [], 0
-    for start, end in sorted(spans):
-        if start >= place:
-            kept.append(text[place:start])
-        place = max(place, end)
-    return " ".join([*kept, text[place:]])
+def _shows_nothing(link: Wikilink) -> bool:
+    """Pictures and categories, and the same page in another language: links to there in a sentence have a text."""
+    title = str(link.title)
+    return PICTURE.match(title) is not None or (OTHER_LANGUAGE.match(title) is not None and not link.text)

@@ -131,6 +131,7 @@ def test_any_number_of_workers_builds_the_same_file(tmp_path: Path, monkeypatch:
     ("wikitext", "text"),
     [
         ("'''Oslo''' ({{lang-no|Oslo}}, {{IPA|o}}) is a [[city]].", "Oslo is a city."),
+        ("'''Oslo''' ( {{IPA|o}}, city;, {{IPA|o}} ) is.", "Oslo (city) is."),
         ("A <math>x^2</math> and <nowiki>[[raw]]</nowiki>.", "A and [[raw]]."),
         ("An [[File:x.png|20px]] icon, [[:Category:Towns|towns]].", "An icon, towns."),
         ("Broken [[link and {{template", "Broken [[link and {{template"),

@@ -46,7 +46,7 @@ DISAMBIGUATION = re.compile(
 EMPTY_BRACKETS = re.compile(r"\s*[(\[][\s,;:/\u2013-]*[)\]]")
 START_OF_BRACKETS = re.compile(r"(?<=[(\[])[\s,;:]+")
 REPEATED_SEPARATORS = re.compile(r"([,;])(?:\s*[,;])+")
-SPACE_BEFORE = re.compile(r"\s+(?=[,;.)\]])")
+SPACE_BEFORE = re.compile(r"\s+(?=[,;.])|[\s,;]+(?=[)\]])")
 SWITCH = re.compile(r"__[A-Z]+__")
 ITEM = re.compile(r"^\s*[*#:].*|(?<=''')\s*\[\[.*", re.MULTILINE)
 """An entry of a disambiguation page: a line of a list, or the link in bold type above it that most readers want."""

@@ -153,6 +153,12 @@ def test_any_markup_is_read(wikitext: str) -> None:
     listed_links(wikitext)
 
 
+def test_the_lead_ends_at_a_heading_and_somewhere() -> None:
+    assert lead_of("a\n=b=\n==c\n== d ==\ne") == "a\n=b=\n"
+    assert lead_of("a == b ==\n\n=== c ===") == "a == b ==\n\n"
+    assert len(lead_of("word " * 100_000)) == 100_000
+
+
 @given(st.lists(st.text(alphabet="abcdeé", min_size=1, max_size=8), min_size=1, max_size=12))
 def test_words_without_markup_stay(words: list[str]) -> None:
     assert plain_text(" ".join(words)) == " ".join(words)

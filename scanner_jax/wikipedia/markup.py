@@ -11,6 +11,9 @@ from mwparserfromhell.wikicode import Wikicode
 HEADING = re.compile(r"^==+[^=\n].*$", re.MULTILINE)
 """The first one ends the lead."""
 
+LONGEST_LEAD = 100_000
+"""Characters: few leads have a tenth of it, and what markup costs to read grows faster than its length."""
+
 UNREAD_TAGS = frozenset(
     "table ref references gallery imagemap timeline math chem score syntaxhighlight source graph br hr".split()
 )
@@ -37,7 +40,7 @@ PICTURE = re.compile(r"\s*(?:file|image|media|category)\s*:", re.IGNORECASE)
 OTHER_LANGUAGE = re.compile(r"\s*[a-z]{2,3}(?:-[a-z-]+)?:")
 
 DISAMBIGUATION = re.compile(
-    r"\{\{\s*(?:[\w-]+ )*?(?:disambiguation|disambig|disamb|dab|geodis|hndis|numberdis|schooldis|roaddis|mathdab)"
+    r"\{\{\s*(?:[\w-]+ ){0,4}?(?:disambiguation|disambig|disamb|dab|geodis|hndis|numberdis|schooldis|roaddis|mathdab)"
     r"(?: page| cleanup)?\s*(?:\||\}\})|__DISAMBIG__",
     re.IGNORECASE,
 )
@@ -58,14 +61,14 @@ def is_disambiguation(title: str, wikitext: str) -> bool:
 
 
 def lead_of(wikitext: str) -> str:
-    """A page's wikitext up to its first heading."""
-    heading = HEADING.search(wikitext)
-    return wikitext[: heading.start()] if heading else wikitext
+    """A page's wikitext up to its first heading, `LONGEST_LEAD` characters at most."""
+    heading = HEADING.search(wikitext, 0, LONGEST_LEAD)
+    return wikitext[: heading.start() if heading else LONGEST_LEAD]
 
 
 def plain_text(wikitext: str) -> str:
     """The words of wikitext on one line, without tables, pictures, references and most templates."""
-    text = SWITCH.sub("", _words(mwparserfromhell.parse(wikitext)))
+    text = " ".join(SWITCH.sub("", _words(mwparserfromhell.parse(wikitext))).split())
     text = EMPTY_BRACKETS.sub("", START_OF_BRACKETS.sub("", text))
     return " ".join(SPACE_BEFORE.sub("", REPEATED_SEPARATORS.sub(r"\1", text)).split())
 

@@ -152,6 +152,7 @@ def test_normalise(title: str, form: str) -> None:
     assert normalise(title) == form
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_normal_forms_are_stable(text: str) -> None:
     assert normalise(f"#{text}_") == normalise(text)
@@ -162,6 +163,7 @@ def test_normal_forms_are_stable(text: str) -> None:
     assert set(forms(text)) == {form for form in (normalise(text), normalise(split_camel_case(text))) if form}
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abzABZ019 #", max_size=12), st.text(alphabet="abzABZ019é #", max_size=12))
 def test_the_two_cutters_of_camel_case_agree(ascii_text: str, text: str) -> None:
     beyond = split_camel_case(ascii_text + " é")  # one letter beyond ASCII takes the general rule

@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanner_jax.wikipedia import Disambiguation, Entry, Page, Redirect, WikipediaError, WikipediaIndex, build_entries
@@ -146,6 +146,7 @@ def test_plain_text(wikitext: str, text: str) -> None:
     assert plain_text(wikitext) == text
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab \n'[]{}|=<>/!-&;:#*réf", max_size=60))
 def test_any_markup_is_read(wikitext: str) -> None:
     assert plain_text(wikitext) == " ".join(plain_text(wikitext).split())
@@ -159,6 +160,7 @@ def test_the_lead_ends_at_a_heading_and_somewhere() -> None:
     assert len(lead_of("word " * 100_000)) == 100_000
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet="abcdeé", min_size=1, max_size=8), min_size=1, max_size=12))
 def test_words_without_markup_stay(words: list[str]) -> None:
     assert plain_text(" ".join(words)) == " ".join(words)

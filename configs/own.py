@@ -10,7 +10,7 @@ docs/data.md has the details. The report lies in runs/own/report; another --work
 
 It runs without any knowledge. Each kind is imported and switched on by itself:
 
-    python -m scanner_jax.store import wikipedia PAGES.jsonl prepared/wikipedia.sqlite
+    python -m scanner_jax.knowledge wikipedia build PAGES.jsonl prepared/wikipedia.sqlite
         and train with --config.knowledge.use_wikipedia=True
     python -m scanner_jax.store import notes-jsonl NOTES.jsonl STORE --corpus FOLDER
         and train with --config.knowledge.use_notes=True --config.knowledge.store=STORE

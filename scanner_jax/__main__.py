@@ -8,7 +8,8 @@ COMMANDS = {
     "train": "train and score the paper's recipe: --config=configs/mner15.py",
     "evaluate": "score any system's predictions against a corpus",
     "corpora": "check a corpus: counts, variant, fingerprint, or everything that is wrong with it",
-    "store": "import knowledge (captions, notes, objects, Wikipedia texts) and check it for leaked labels",
+    "store": "import knowledge (captions, notes, objects) and check it for leaked labels",
+    "knowledge": "make knowledge: the index of Wikipedia's texts",
     "profiling": "time training steps by the shape of their batches, against floors, and trace them for xprof",
     "demo": "build the invented corpus and encoder that launch/demo.sh trains on",
 }

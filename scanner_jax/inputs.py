@@ -20,7 +20,7 @@ from scanner_jax.store import Store, import_command
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 from scanner_jax.types import Example
 from scanner_jax.warmstart import WarmStart, open_warm_start
-from scanner_jax.wikipedia import WikipediaIndex
+from scanner_jax.wikipedia import WikipediaIndex, lookup_problem
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,8 @@ def _sources(knowledge: ConfigDict) -> KnowledgeSources:
         sources = dataclasses.replace(sources, store=store)
     if knowledge.use_wikipedia:
         index = _attempt(problems, "Wikipedia", lambda: WikipediaIndex.open(knowledge.wikipedia_index))
-        sources = dataclasses.replace(sources, index=index)
+        lookups, score = tuple(knowledge.wikipedia_lookups), knowledge.wikipedia_fulltext_score
+        sources = dataclasses.replace(sources, index=index, lookups=lookups, fulltext_score=score)
     if problems:
         raise ValueError("\n    ".join(problems) + "\n    or switch a kind off with --config.knowledge.use_KIND=False")
     return sources
@@ -192,6 +193,11 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     if not config.train_on or not set(config.train_on) <= {"train", "dev"}:
         problems.append(f'train_on={config.train_on}: expected ("train",) or ("train", "dev")')
     _attempt(problems, "execution", lambda: execution(config))
+    if problem := lookup_problem(config.knowledge.wikipedia_lookups):
+        problems.append(f"knowledge.wikipedia_lookups={tuple(config.knowledge.wikipedia_lookups)}: {problem}")
+    if not 0 <= config.knowledge.wikipedia_fulltext_score <= 1:
+        given = config.knowledge.wikipedia_fulltext_score
+        problems.append(f"knowledge.wikipedia_fulltext_score={given}: expected a number from 0 to 1")
     if config.knowledge.use_clip_order:
         problems.append(
             "knowledge.use_clip_order=True: this version has no CLIP vectors to order objects by; set it to False, and "

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 from scanner_jax.store import Store
 from scanner_jax.types import Example, Knowledge, Span
-from scanner_jax.wikipedia import Hit, WikipediaIndex
+from scanner_jax.wikipedia import DEFAULT_LOOKUPS, FULLTEXT_SCORE, LOOKUPS, Hit, Lookup, WikipediaIndex
+
+KINDS = ("wikipedia", "notes", "caption", "objects")
+"""The fields of `Knowledge` that prompts are told."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KnowledgeSources:
-    """The opened sources of those kinds of knowledge that are switched on."""
+    """The opened sources of those kinds of knowledge that are switched on, and how the index is searched."""
 
     store: Store | None = None
     index: WikipediaIndex | None = None
+    lookups: tuple[Lookup, ...] = DEFAULT_LOOKUPS
+    fulltext_score: float = FULLTEXT_SCORE
     use_captions: bool = False
     use_objects: bool = False
     use_notes: bool = False
@@ -43,6 +49,8 @@ class KnowledgeSources:
             found["store"] = self.store.fingerprint(self.kinds)
         if self.index is not None:
             found["wikipedia_index"] = self.index.fingerprint
+            score = f" above {self.fulltext_score}" if "fulltext" in self.lookups else ""
+            found["wikipedia_lookups"] = ", ".join(how for how in LOOKUPS if how in self.lookups) + score
         return found
 
 
@@ -55,17 +63,21 @@ def retrieve(sources: KnowledgeSources, candidates: Sequence[tuple[Example, Span
     """
     hits: list[Hit | None] = [None] * len(candidates)
     if sources.index is not None:
-        hits = sources.index.lookup([example.surface(span) for example, span in candidates])
+        surfaces = [example.surface(span) for example, span in candidates]
+        hits = sources.index.lookup(surfaces, lookups=sources.lookups, fulltext_score=sources.fulltext_score)
     return [_known(sources, example, span, hit) for (example, span), hit in zip(candidates, hits, strict=True)]
 
 
 def coverage(knowledge: Sequence[Knowledge]) -> dict[str, float]:
     """For each kind the share of candidates, in percent, for which something was found."""
     count = max(1, len(knowledge))
-    return {
-        field.name: round(100 * sum(bool(getattr(known, field.name)) for known in knowledge) / count, 2)
-        for field in dataclasses.fields(Knowledge)
-    }
+    return {kind: round(100 * sum(bool(getattr(known, kind)) for known in knowledge) / count, 2) for kind in KINDS}
+
+
+def found_by(knowledge: Sequence[Knowledge]) -> dict[str, int]:
+    """For how many candidates the Wikipedia text was found in which way; ways that found none are left out."""
+    counts = Counter(known.wikipedia_how for known in knowledge)
+    return {how: counts[how] for how in LOOKUPS if counts[how]}
 
 
 def _known(sources: KnowledgeSources, example: Example, span: Span, hit: Hit | None) -> Knowledge:
@@ -75,6 +87,7 @@ def _known(sources: KnowledgeSources, example: Example, span: Span, hit: Hit | N
         notes=_notes(store, example, span) if store and sources.use_notes else "",
         caption=(store.caption(image) or "") if store and image and sources.use_captions else "",
         objects=store.objects(image) if store and image and sources.use_objects else (),
+        wikipedia_how=hit.how if hit else "",
     )
 
 

@@ -49,6 +49,10 @@ def paper_settings() -> ConfigDict:
                 "store": config_dict.placeholder(str),  # folder written by `python -m scanner_jax.store import`
                 "wikipedia_index": "prepared/wikipedia.sqlite",
                 "use_wikipedia": True,
+                # The ways to find a mention's page, "fulltext" being one more. Assumption: without it, as it finds more
+                # wrong pages than right ones (docs/knowledge.md); the paper does not say how it searches.
+                "wikipedia_lookups": ("exact", "redirect", "normalised", "disambiguation"),
+                "wikipedia_fulltext_score": 0.8,  # Assumption: hits by full text below it, on a scale to 1, are none
                 "use_captions": True,
                 "use_objects": False,  # the paper: True; needs objects in the store
                 "use_notes": False,  # a language model's notes, Table 12

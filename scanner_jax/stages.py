@@ -37,7 +37,7 @@ from scanner_jax.recognition import (
     train_recognizer,
     write_prompts,
 )
-from scanner_jax.retrieval import coverage, retrieve
+from scanner_jax.retrieval import coverage, found_by, retrieve
 from scanner_jax.settings import execution, training_settings
 from scanner_jax.types import Example, Span
 from scanner_jax.vocabulary import Vocabulary
@@ -227,6 +227,7 @@ def _candidates_report(prompted: Prompted, object_order: str | None) -> dict[str
     return {
         "count": candidate_counts(prompted.candidates),
         "with_knowledge_percent": coverage(prompted.knowledge),
+        "wikipedia_found_by": found_by(prompted.knowledge),
         **({"object_order": object_order} if object_order else {}),
         **cut_report(prompted.prompts),
     }

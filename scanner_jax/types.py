@@ -72,9 +72,13 @@ class ImageObject:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What one candidate span was given besides its sentence; empty means not found or switched off."""
+    """What one candidate span was given besides its sentence; empty means not found or switched off.
+
+    `wikipedia_how` is no part of the prompt: it tells how the Wikipedia text was found.
+    """
 
     wikipedia: str = ""
     notes: str = ""
     caption: str = ""
     objects: tuple[ImageObject, ...] = ()
+    wikipedia_how: str = ""

@@ -179,7 +179,7 @@ def test_prompt_record() -> None:
     record = prompt_record(
         Example("a", WORDS, GOLD),
         Span(0, 2),
-        knowledge=Knowledge(wikipedia="a singer", notes="", caption="two people", objects=objects),
+        knowledge=Knowledge("a singer", caption="two people", objects=objects, wikipedia_how="exact"),
         prompt=Prompt((0, 1, 2), 1, (2,), Cut(wikipedia=3)),
         max_objects=1,
         classes=("PER", "non-entity"),
@@ -191,6 +191,7 @@ def test_prompt_record() -> None:
         "end": 2,
         "text": "Mira Okafor",
         "wikipedia": "a singer",
+        "wikipedia_how": "exact",
         "notes": "",
         "caption": "two people",
         "objects": [{"box": (0.0, 0.0, 2.0, 2.0), "label": "man", "score": 0.5, "caption": "a region"}],

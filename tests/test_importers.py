@@ -8,7 +8,7 @@ import pytest
 
 from scanner_jax.store import Store, StoreError
 from scanner_jax.store.__main__ import main
-from scanner_jax.store.importers import cut_repetition, read_captions, read_notes, read_pages
+from scanner_jax.store.importers import cut_repetition, read_captions, read_notes
 from scanner_jax.types import Example
 from scanner_jax.wikipedia import WikipediaIndex
 
@@ -131,24 +131,6 @@ def test_problems_of_every_notes_file_are_listed(tmp_path: Path) -> None:
     (folder / "valid.txt").unlink()
     with pytest.raises(StoreError, match=r"(?s)train.txt:1: .*no valid.txt or dev.txt.*test.txt: 2 sentences"):
         read_notes(folder, CORPUS)
-
-
-def test_malformed_pages_are_all_listed(tmp_path: Path) -> None:
-    path = tmp_path / "pages.jsonl"
-    lines = ['{"title": "A", "text": "a"}', "{", '{"title": "B"}', '["A", "a"]', '{"title": "C", "text": 3}', ""]
-    path.write_text("\n".join([*lines, '{"title": " ", "text": "x"}', '{"title": "\\ud800", "text": "x"}']))
-    with pytest.raises(StoreError) as caught:
-        list(read_pages(path))
-    found = [line.split(":")[1] for line in str(caught.value).splitlines()[1:]]
-    assert found == ["2", "3", "4", "5", "7", "8"]
-
-
-def test_a_file_of_another_form_is_given_up_early(tmp_path: Path) -> None:
-    path = tmp_path / "pages.xml"
-    path.write_text("<page/>\n" * 5000)
-    with pytest.raises(StoreError, match="reading stopped here, after 1,000 malformed lines") as caught:
-        list(read_pages(path))
-    assert len(str(caught.value).splitlines()) == 1002
 
 
 def test_the_captions_and_wikipedia_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

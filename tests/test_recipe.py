@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import tiny_recipe
 from ml_collections import ConfigDict
 from tiny_recipe import write_world
 
-from scanner_jax import evaluate, phases
+from scanner_jax import evaluate, phases, stages
 from scanner_jax.checkpoint import restore_params
 from scanner_jax.files import read_json_lines
 from scanner_jax.inputs import InputError, open_inputs
@@ -129,11 +130,24 @@ def test_the_report_tells_what_prompts_were_told_and_what_teachers_doubt(finishe
         assert record["predicted"] == wanted[0]
         assert wanted[1] is None or record["probabilities"][wanted[0]] == pytest.approx(wanted[1], abs=2e-6)
         assert record["caption"] in ("", "a photo of a place")
+    found = metrics["recognizer"]["test"]["candidates"]["wikipedia_found_by"]
+    assert found == Counter(record["wikipedia_how"] for record in prompts if record["wikipedia"])
     assert not predicted and {record["wikipedia"] for record in prompts} <= {"", "a person", "a place", "a company"}
     suspects = read_json_lines(tmp_path / "suspect_labels.jsonl")
     words = sum(len(example.words) for example in inputs.training)
     assert sum(record["teacher"] == "detector" for record in suspects) == words
     assert [record["alpha"] for record in suspects] == sorted(record["alpha"] for record in suspects)
+
+
+def test_candidates_are_counted_by_how_their_page_was_found(finished, world):
+    folder, inputs, _ = finished
+    run = Run(config=world, inputs=inputs, root=folder / "phases")
+    candidates = [(example, entity.span) for example in inputs.training for entity in example.entities]
+    prompted = stages._prompted(run, stages._recognition(run), candidates)
+    told = stages._candidates_report(prompted, None)
+    with_page = sum(example.surface(span) in ("Ada", "Oslo", "Acme") for example, span in candidates)
+    assert told["wikipedia_found_by"] == {"exact": with_page} and with_page
+    assert told["with_knowledge_percent"]["wikipedia"] == round(100 * with_page / len(candidates), 2)
 
 
 def test_trained_parameters_are_kept_without_checkpoints(finished, world):
@@ -182,10 +196,11 @@ def test_how_layers_are_computed_reruns_nothing_but_packing_does(finished, world
 
 def test_other_knowledge_reruns_the_recognizers_only(finished, world, tmp_path):
     _, inputs, _ = finished
-    without = changed(world, knowledge__use_wikipedia=False)
-    other = hashes(without, open_inputs(without, prepared=tmp_path))
     before = hashes(world, inputs)
-    assert {name for name in before if before[name] != other[name]} == {"recognizer-teacher", "recognizer-student"}
+    for settings in ({"knowledge__use_wikipedia": False}, {"knowledge__wikipedia_lookups": ("exact",)}):
+        config = changed(world, **settings)
+        other = hashes(config, open_inputs(config, prepared=tmp_path))
+        assert {name for name in before if before[name] != other[name]} == {"recognizer-teacher", "recognizer-student"}
 
 
 def test_train_and_dev_together_leave_dev_null(world, tmp_path):
@@ -211,7 +226,7 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
     config = paper_settings()
     config.update(corpus=str(tmp_path / "nowhere"), encoder=str(tmp_path / "no-encoder"), folds=1)
     config.knowledge.update(store=str(tmp_path / "no-store"), wikipedia_index=str(tmp_path / "no-index"))
-    config.knowledge.use_clip_order = True
+    config.knowledge.update(use_clip_order=True, wikipedia_lookups=("exact", "fuzzy"), wikipedia_fulltext_score=8.0)
     config.epochs.recognizer_student = 0
     config.detector.update(log_every=0, learning_rate=-1.0)
     config.tyt.alpha = 2.0
@@ -220,7 +235,8 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
         open_inputs(config, prepared=tmp_path)
     message = str(caught.value)
     wanted = "nowhere no-encoder no-store no-index folds=1 use_clip_order train.txt alpha=2.0 recognizer_student=0"
-    for word in (*wanted.split(), "store import captions", "detector.log_every=0", "learning_rate=-1.0", "execution"):
+    wanted += " fuzzy fulltext_score=8.0 detector.log_every=0 learning_rate=-1.0 execution"
+    for word in (*wanted.split(), "store import captions"):
         assert word in message
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from scanner_jax.retrieval import KnowledgeSources, coverage, retrieve
+from scanner_jax.retrieval import KnowledgeSources, coverage, found_by, retrieve
 from scanner_jax.store import Store, objects_value, write_kind
 from scanner_jax.types import Example, ImageObject, Knowledge, Span
-from scanner_jax.wikipedia import WikipediaIndex, build
+from scanner_jax.wikipedia import FULLTEXT_SCORE, LOOKUPS, WikipediaIndex, build
 
 OBJECTS = (ImageObject((0.0, 0.0, 4.0, 4.0), "red car", 0.9, "a car"), ImageObject((1.0, 1.0, 2.0, 2.0), "dog", 0.5))
 PAGES = [("Lake Tamsin", "A lake."), ("Mira Okafor", "A player.")]
@@ -48,12 +48,13 @@ def test_everything_on(store: Store, index: WikipediaIndex) -> None:
     of_first = Knowledge(caption="a lake", notes="So they say.", objects=OBJECTS)
     known = retrieve(sources, CANDIDATES)
     assert known == [
-        dataclasses.replace(of_first, wikipedia="A lake."),
-        dataclasses.replace(of_first, wikipedia="A player."),
-        Knowledge(wikipedia="A lake."),
+        dataclasses.replace(of_first, wikipedia="A lake.", wikipedia_how="normalised"),
+        dataclasses.replace(of_first, wikipedia="A player.", wikipedia_how="exact"),
+        Knowledge(wikipedia="A lake.", wikipedia_how="exact"),
         Knowledge(),
-        Knowledge(wikipedia="A player."),
+        Knowledge(wikipedia="A player.", wikipedia_how="exact"),
     ]
+    assert found_by(known) == {"exact": 3, "normalised": 1}
     assert coverage(known) == {"wikipedia": 80.0, "notes": 40.0, "caption": 40.0, "objects": 40.0}
     assert sources.kinds == ("captions", "objects", "notes")
     assert sources.used == ("captions", "objects", "notes", "wikipedia")
@@ -95,6 +96,17 @@ def test_objects_stand_in_the_detectors_order() -> None:
     assert KnowledgeSources(use_captions=True).object_order is None
 
 
+def test_the_index_is_searched_as_the_lookups_say(index: WikipediaIndex) -> None:
+    known = retrieve(KnowledgeSources(index=index, lookups=("normalised",)), CANDIDATES)
+    assert [one.wikipedia_how for one in known] == ["normalised", "normalised", "normalised", "", "normalised"]
+    known = retrieve(KnowledgeSources(index=index, lookups=("exact",)), CANDIDATES)
+    assert [one.wikipedia for one in known] == ["", "A player.", "A lake.", "", "A player."]
+    mention = [(Example("test-3", ("Okafor",)), Span(0, 1))]
+    for score, how in ((0.1, "fulltext"), (1.0, "")):
+        sources = KnowledgeSources(index=index, lookups=LOOKUPS, fulltext_score=score)
+        assert [one.wikipedia_how for one in retrieve(sources, mention)] == [how]
+
+
 def test_nothing_on(store: Store, index: WikipediaIndex) -> None:
     assert retrieve(KnowledgeSources(store=store), CANDIDATES) == [Knowledge()] * 5
     assert retrieve(KnowledgeSources(), CANDIDATES) == [Knowledge()] * 5
@@ -106,7 +118,13 @@ def test_nothing_on(store: Store, index: WikipediaIndex) -> None:
 def test_fingerprints_follow_only_what_is_read(store: Store, index: WikipediaIndex) -> None:
     captions = KnowledgeSources(store=store, use_captions=True)
     both = KnowledgeSources(store=store, index=index, use_captions=True)
-    assert both.fingerprints() == captions.fingerprints() | {"wikipedia_index": index.fingerprint}
+    assert both.fingerprints() == captions.fingerprints() | {
+        "wikipedia_index": index.fingerprint,
+        "wikipedia_lookups": "exact, redirect, normalised, disambiguation",
+    }
+    fewer, more = (dataclasses.replace(both, lookups=ways).fingerprints() for ways in (("exact",), LOOKUPS))
+    assert fewer["wikipedia_lookups"] == "exact"
+    assert more["wikipedia_lookups"].endswith(f"fulltext above {FULLTEXT_SCORE}")
     before = captions.fingerprints()
     with_notes = KnowledgeSources(store=store, use_captions=True, use_notes=True).fingerprints()
     assert with_notes != before

@@ -44,7 +44,7 @@ CASES = [
     # train: what it reads
     Case("nothing is there", "train --config=configs/mner15.py --config.corpus={none} --config.encoder={none}/e "
          "--config.knowledge.store={none}/s --config.knowledge.wikipedia_index={none}/w", 1,
-         ("{none}", "no such folder", "{none}/e", "store import captions", "store import wikipedia")),
+         ("{none}", "no such folder", "{none}/e", "store import captions", "knowledge wikipedia build")),
     Case("corpus is a file", TRAIN + " --config.corpus={file}", 1, ("{file}", "a folder")),
     Case("corpus is empty", TRAIN + " --config.corpus={empty}", 1, ("{empty}/train.txt", "empty")),
     Case("unknown type", TRAIN + " --config.types='(\"PER\",\"LOC\")'", 1, ("ORG", "types=()")),
@@ -52,6 +52,8 @@ CASES = [
     Case("encoder as a pickle", TRAIN + " --config.encoder={pickled}", 1, ("pytorch_model.bin", "save_pretrained")),
     Case("tokenizer without a mask token", TRAIN + " --config.encoder={maskless}", 1, ("tokenizer.json", "<mask>")),
     Case("encoder without a tokenizer", TRAIN + " --config.encoder={mute}", 1, ("tokenizer.json is missing",)),
+    Case("no such lookup", TRAIN + " --config.knowledge.wikipedia_lookups='(\"fuzzy\",)'", 1,
+         ("wikipedia_lookups=('fuzzy',)", "exact, redirect, normalised, disambiguation, fulltext")),
     Case("a rate that is none", TRAIN + " --config.detector.learning_rate=-1.0", 1, ("learning_rate=-1.0",)),
     Case("a workdir that cannot be", TRAIN.replace("{out}", "{file}/run"), 1, ("{file}",)),
     # corpora
@@ -66,12 +68,22 @@ CASES = [
     Case("captions of another form", "store import captions {file} {out}", 1, ("{file}:1", "IMAGE.jpg :caption")),
     Case("notes without a corpus", "store import notes {empty} {out}", 2, ("--corpus",)),
     Case("notes that are not there", "store import notes {empty} {out} --corpus {corpus}", 1, ("train.txt", "{empty}")),
-    Case("pages that are no JSON", "store import wikipedia {file} {out}.sqlite", 1, ("{file}:1", "JSON")),
+    Case("the old spelling of build", "store import wikipedia {file} {out}.sqlite", 1, ("{file}:1", "JSON")),
     Case("a store that is a file", "store import captions {captions} {file}", 1, ("{file}", "folder")),
     Case("a store below a file", "store import captions {captions} {file}/store", 1, ("{file}",)),
     Case("objects that are not there", "store import vinvl {empty} {out}", 1, ("{empty}", ".npz")),
     Case("notes for nobody", "store import notes-jsonl {nobody} {out}", 1, ("{nobody}:1", '"id"')),
     Case("a store without notes", "store check {store} {corpus}", 1, ("{store}", "notes")),
+    # knowledge
+    Case("no knowledge asked for", "knowledge", 2, ("wikipedia", "no subcommand given")),
+    Case("no such dump", "knowledge wikipedia build {none}.xml {out}.sqlite", 1, ("{none}.xml", "pages-articles")),
+    Case("pages that are no JSON", "knowledge wikipedia build {file} {out}.sqlite", 1, ("{file}:1", "JSON")),
+    Case("a dump cut short", "knowledge wikipedia build {cut} {out}.sqlite", 1, ("{cut}", "after the page 'Oslo'")),
+    Case("an index in a dump's place", "knowledge wikipedia build {file} {captions}", 1, ("{captions}", "INDEX")),
+    Case("no workers", "knowledge wikipedia build {file} {out} --workers=0", 2, ("--workers", "'0'", "from 1 on")),
+    Case("no such index", "knowledge wikipedia lookup {none} Oslo", 1, ("{none}", "wikipedia build")),
+    Case("no index", "knowledge wikipedia lookup {file} Oslo", 1, ("{file}", "no SQLite file", "wikipedia build")),
+    Case("no such way", "knowledge wikipedia lookup {none} Oslo --lookups=fuzzy", 2, ("'fuzzy'", "redirect")),
     # evaluate
     Case("no predictions", "evaluate --gold {corpus} --predictions {none}", 1, ("{none}",)),
     Case("a folder of predictions", "evaluate --gold {corpus} --predictions {empty}", 1, ("{empty}",)),
@@ -104,6 +116,8 @@ def places(tmp_path_factory, tiny_encoder) -> dict[str, str]:
     file.write_text("some words\n")
     captions = folder / "captions.txt"
     captions.write_text("1.jpg :a lake\n")
+    cut = folder / "cut.xml"
+    cut.write_text("<mediawiki><page><title>Oslo</title><ns>0</ns></page>\n<page><title>Ber")
     nobody = folder / "nobody.jsonl"
     nobody.write_text('{"text": "a note"}\n')
     texts = {"empty": "", "latin": "IMGID:1\ncafé\tO\n", "ragged": "IMGID:1\nsaw\tO\nher\n"}
@@ -117,7 +131,14 @@ def places(tmp_path_factory, tiny_encoder) -> dict[str, str]:
     (encoders["mute"] / "tokenizer.json").unlink()
     tokenizer = encoders["maskless"] / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace("<mask>", "<musk>"))
-    named = {"config": config, "file": file, "captions": captions, "nobody": nobody, "none": folder / "none"}
+    named = {
+        "config": config,
+        "file": file,
+        "captions": captions,
+        "nobody": nobody,
+        "cut": cut,
+        "none": folder / "none",
+    }
     named |= {name: folder / name for name in texts} | encoders | {"prepared": folder / "prepared"}
     named |= {"corpus": Path(world.corpus), "store": Path(world.knowledge.store), "out": folder / "out"}
     return {name: str(path) for name, path in named.items()}

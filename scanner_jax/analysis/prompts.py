@@ -33,7 +33,8 @@ def prompt_record(
 
     Returns:
         `id`, `start`, `end`, `text`; `wikipedia`, `notes`, `caption` and `objects` as they were given, before any cut;
-        `cut`, the tokens of each part that did not fit; the `predicted` class and all `probabilities`.
+        `wikipedia_how` that text was found, "" where it was not; `cut`, the tokens of each part that did not fit; the
+        `predicted` class and all `probabilities`.
     """
     rounded = {name: round(float(value), 6) for name, value in zip(classes, probabilities, strict=True)}
     return {
@@ -42,6 +43,7 @@ def prompt_record(
         "end": span.end,
         "text": example.surface(span),
         "wikipedia": knowledge.wikipedia,
+        "wikipedia_how": knowledge.wikipedia_how,
         "notes": knowledge.notes,
         "caption": knowledge.caption,
         "objects": [dataclasses.asdict(item) for item in knowledge.objects[:max_objects]],

@@ -12,7 +12,7 @@ from scanner_jax.demo.corpus import Sizes, invent_world, make_corpus, write_corp
 from scanner_jax.demo.pretraining import pretrain, pretraining_texts
 from scanner_jax.files import read_json, write_json
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when what is generated changes."""
 
 _DESCRIPTION = "demo.json"

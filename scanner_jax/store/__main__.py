@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scanner_jax.corpora import read_corpus
-from scanner_jax.store.importers import read_captions, read_notes, read_pages
+from scanner_jax.store.importers import read_captions, read_notes
 from scanner_jax.store.leaks import find_labels, leak_table, leak_warnings
 from scanner_jax.store.notes_jsonl import read_notes_jsonl
 from scanner_jax.store.reader import Store
-from scanner_jax.store.sources import Imported, file_sha256
+from scanner_jax.store.sources import Imported
 from scanner_jax.store.vinvl import LABELS, read_vinvl
 from scanner_jax.store.writer import write_kind
 
@@ -24,7 +24,8 @@ EPILOG = """examples:
       --corpus data/twitter2015
   python -m scanner_jax.store import notes-jsonl my-notes.jsonl prepared/knowledge/own --corpus my-corpus
   python -m scanner_jax.store import vinvl data/vinvl prepared/knowledge/twitter2015 --label attr_obj
-  python -m scanner_jax.store import wikipedia data/wikipedia/abstracts.jsonl prepared/wikipedia.sqlite
+
+Wikipedia has a command of its own: python -m scanner_jax.knowledge wikipedia build SOURCE INDEX
 
 Captions, notes and objects of one corpus share one store: each import replaces its own kind and leaves the others.
 Both forms of notes are one kind. What an import skipped is listed in the kind's provenance.json."""
@@ -43,6 +44,10 @@ against train: then its labels may have been at hand when the notes were written
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, or 1 with every problem on standard error."""
     options = _parser().parse_args(arguments)
+    if options.command is None:  # the spelling before the command of its own
+        from scanner_jax.knowledge.__main__ import main as knowledge
+
+        return knowledge(["wikipedia", "build", options.source, options.target])
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
@@ -96,11 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     vinvl.set_defaults(command=_import_vinvl)
 
-    text = "a Wikipedia index from JSON lines of {title, text}"
-    wikipedia = kinds.add_parser("wikipedia", help=text, description=f"Build {text}.")
-    wikipedia.add_argument("source", type=Path, metavar="SOURCE", help="the JSONL file")
-    wikipedia.add_argument("target", type=Path, metavar="TARGET", help="SQLite file: prepared/wikipedia.sqlite")
-    wikipedia.set_defaults(command=_import_wikipedia)
+    wikipedia = kinds.add_parser("wikipedia", help="the same as: python -m scanner_jax.knowledge wikipedia build")
+    wikipedia.add_argument("source", metavar="SOURCE", help="a dump or a JSONL file")
+    wikipedia.add_argument("target", metavar="INDEX", help="SQLite file: prepared/wikipedia.sqlite")
+    wikipedia.set_defaults(command=None)
 
     check = commands.add_parser(
         "check", help="do the notes give the gold labels away?", description=CHECK, formatter_class=raw
@@ -141,19 +145,6 @@ def _import_vinvl(options: argparse.Namespace) -> None:
     write_kind(options.target, "objects", imported.records, imported.provenance("vinvl", 1) | {"label": options.label})
     _print_summary("objects", imported, options.target, of="images")
     print(f"  objects in all: {sum(len(value['objects']) for _, value in imported.records):,}")
-
-
-def _import_wikipedia(options: argparse.Namespace) -> None:
-    # The index's room lies below the store's and shares its command line, so it is reached from here alone.
-    from scanner_jax import wikipedia
-
-    source = {"file": options.source.name, "sha256": file_sha256(options.source)} if options.source.is_file() else {}
-    counts = wikipedia.build(
-        read_pages(options.source), options.target, provenance={"importer": "jsonl", "sources": [source]}
-    )
-    print(f"{counts.pages:,} pages -> {options.target}")
-    print(f"  skipped, title seen before: {counts.duplicates:,}")
-    print(f"  skipped, no text: {counts.empty:,}")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -1,11 +1,10 @@
-"""Read published captions, notes and encyclopedias into records of the store."""
+"""Read published captions and notes into records of the store."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scanner_jax.store.layout import Value
@@ -14,9 +13,6 @@ from scanner_jax.types import Example
 
 NOTE_FILES = {"train": ("train.txt",), "dev": ("valid.txt", "dev.txt"), "test": ("test.txt",)}
 """The names that a split's notes go by."""
-
-LISTED_PROBLEMS = 1000
-"""Malformed lines of an encyclopedia listed before reading stops: it may have millions."""
 
 REPETITION = re.compile(r"(?<![\w'])(\w(?:.{0,60}?\w)?)(?:\W+\1(?![\w'])){3,}(?P<rest>.*)$", re.DOTALL)
 """A phrase four times or more in a row, and what follows."""
@@ -122,42 +118,6 @@ def read_notes(folder: Path, corpus: Mapping[str, Sequence[Example]]) -> Importe
         sources.append(path)
     refuse(problems)
     return Imported(tuple(records), {"examples without notes": tuple(without)}, tuple(sources))
-
-
-def read_pages(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield title and text of a file with one `{"title": ..., "text": ...}` object a line, in bounded memory.
-
-    Other fields are ignored.
-
-    Raises:
-        StoreError: at the end of the file, listing every malformed line; or at the 1,000th.
-    """
-    problems: list[str] = []
-    for place, line in lines([path], problems):
-        page = _page(line)
-        if isinstance(page, str):
-            problems.append(f"{place}: {page}")
-        else:
-            yield page
-        if len(problems) >= LISTED_PROBLEMS:
-            problems.append(f"reading stopped here, after {LISTED_PROBLEMS:,} malformed lines")
-            break
-    refuse(problems)
-
-
-def _page(line: str) -> tuple[str, str] | str:
-    """Title and text of one JSONL line, or what is wrong with it."""
-    try:
-        page = json.loads(line)
-        title, text = page["title"], page["text"]
-        (title + text).encode()  # refuses what is no text, and lone surrogates, which SQLite can't hold
-    except json.JSONDecodeError as error:
-        return f"not JSON ({error.msg}, column {error.colno})"
-    except UnicodeError:
-        return "not valid Unicode"
-    except (KeyError, TypeError, AttributeError, RecursionError):
-        return 'expected {"title": "...", "text": "..."}'
-    return (title, text) if title.strip() else "the title is empty"
 
 
 def _blocks(path: Path, problems: list[str]) -> list[_Block]:

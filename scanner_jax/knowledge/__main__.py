@@ -1,0 +1,34 @@
+"""`python -m scanner_jax.knowledge SUBCOMMAND ...`: each subcommand is imported when it is asked for, and no other."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+SUBCOMMANDS = {
+    "wikipedia": ("scanner_jax.wikipedia.command", "build the index of Wikipedia's texts, and look mentions up in it"),
+}
+"""Name -> the module whose `main(arguments)` returns the exit status, and what it is for."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns its exit status."""
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    if name in SUBCOMMANDS:
+        module, _ = SUBCOMMANDS[name]
+        status: int = importlib.import_module(module).main(rest[:-1])
+        return status
+    asked = name in ("-h", "--help")
+    out = sys.stdout if asked else sys.stderr
+    print("usage: python -m scanner_jax.knowledge SUBCOMMAND ...\n", file=out)
+    for known, (_, what) in SUBCOMMANDS.items():
+        print(f"  {known:<10} {what}", file=out)
+    print("\nEach says more with --help.", file=out)
+    if not asked:
+        print(f"\nerror: {f'no subcommand {name!r}' if name else 'no subcommand given'}; take one above", file=out)
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

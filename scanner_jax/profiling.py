@@ -118,7 +118,7 @@ def _profile() -> None:
         del stage, meter
     print("\n" + legend(here=here, floor=floor, precision=precision))
     write_json(written, _record(found, here=here, floor=floor, precision=precision))
-    print(f"numbers: {written}" + (f"; traces: xprof --logdir={out}/STAGE" if _TRACED.value else ""))
+    print(f"numbers: {written}" + (f"; traces: xprof --logdir={out}" if _TRACED.value else ""))
 
 
 def _asked_device() -> Device | None:

@@ -112,10 +112,12 @@ def test_train_leaves_a_profile_of_every_phase(world, tmp_path):
         "recognizer-teacher",
         "recognizer-student",
     }
-    for name, profile in profiles.items():
-        assert profile["measured"], name
-        assert f"{name}: " in done.stderr
-    assert done.stderr.count("step ms") == len(profiles)
+    assert profiles["detector-teacher"]["measured"] and profiles["recognizer-student"]["measured"]
+    assert all(f"{name}: " in done.stderr for name in profiles)
+    # A fold of four steps has none to spare.
+    timed = [name for name, profile in profiles.items() if profile["measured"]]
+    assert done.stderr.count("step ms") == len(timed)
+    assert done.stderr.count("no step was timed") == len(profiles) - len(timed)
     plain = run([*command(world, tmp_path / "plain")])
     assert plain.returncode == 0, plain.stderr
     reports = [folder / "run" / "report" / "metrics.json" for folder in (tmp_path, tmp_path / "plain")]

@@ -7,7 +7,7 @@
 #   ENCODER=xlm-roberta-large bash launch/profile.sh
 #
 # Weights are random, so the encoder's folder needs a config.json and a tokenizer.json alone. Leaves runs/profile-paper/:
-# profile.json and a trace for each; python -m pip install xprof, then xprof --logdir=runs/profile-paper/detector/detector
+# profile.json and a trace for each: .venv/bin/xprof --logdir=runs/profile-paper
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh

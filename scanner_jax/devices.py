@@ -35,7 +35,9 @@ class Device:
     kinds: tuple[str, ...] = ()
 
     def peak(self, precision: str | None = None) -> tuple[str, float]:
-        """A precision and its operations a second; None takes tf32, JAX's own for float32 on GPUs, where there is one.
+        """A precision and its operations a second; None takes tf32 where there is one.
+
+        That is what JAX's default precision makes of float32 on such GPUs (documentation of jax.lax.Precision).
 
         Raises:
             DeviceError: there is no number for it.
@@ -62,8 +64,18 @@ DEVICES = (
     _nvidia("NVIDIA H100", 67, 494.7, 989.4, 3350, "NVIDIA H100 80GB HBM3", sheet="H100 data sheet, SXM"),
     _nvidia("NVIDIA H100 PCIe", 51, 378, 756, 2000, sheet="H100 data sheet, PCIe"),
     _nvidia("NVIDIA H200", 67, 494.7, 989.4, 4800, sheet="H200 data sheet, SXM"),
-    _nvidia("NVIDIA A100 40GB", 19.5, 156, 312, 1555, "NVIDIA A100-SXM4-40GB", sheet="A100 data sheet"),
+    _nvidia(
+        "NVIDIA A100 40GB",
+        19.5,
+        156,
+        312,
+        1555,
+        "NVIDIA A100-SXM4-40GB",
+        "NVIDIA A100-PCIE-40GB",
+        sheet="A100 data sheet",
+    ),
     _nvidia("NVIDIA A100 80GB", 19.5, 156, 312, 2039, "NVIDIA A100-SXM4-80GB", sheet="A100 data sheet, SXM"),
+    _nvidia("NVIDIA A100 80GB PCIe", 19.5, 156, 312, 1935, sheet="A100 data sheet, PCIe"),
     _nvidia("NVIDIA L4", 30.3, 60, 121, 300, sheet="L4 data sheet"),
     _nvidia("NVIDIA L40S", 91.6, 183, 362, 864, sheet="L40S data sheet"),
     _nvidia("RTX 4090", 82.6, 82.6, 165.2, 1008, "NVIDIA GeForce RTX 4090", sheet="Ada white paper"),

@@ -118,7 +118,7 @@ def _profile() -> None:
         del stage, meter
     print("\n" + legend(here=here, floor=floor, precision=precision))
     write_json(written, _record(found, here=here, floor=floor, precision=precision))
-    print(f"numbers: {written}" + (f"; traces: xprof --logdir={out}/STAGE" if _TRACED.value else ""))
+    print(f"numbers: {written}" + (f"; traces: xprof --logdir={out}" if _TRACED.value else ""))
 
 
 def _asked_device() -> Device | None:
@@ -228,8 +228,9 @@ def _measure(stage: Stage, folder: Path) -> tuple[Meter, int, int]:
         meter.meet(group)
         _say(f"{stage.name} {bucket_of(group[0])}: compiling")
         _say(f"  compiled in {steppers[1].compiled(shape_of(group[0])).seconds:.1f} s")
+        some = _cycled(group, _STEPS.value)
         for gradients, stepper in steppers.items():
-            state, seconds = _time(stepper, state, some := _cycled(group, _STEPS.value), stage.settings)
+            state, seconds = _time(stepper, state, some, stage.settings)
             meter.add(some, seconds, gradients=gradients)
             _say(f"  {1e3 * seconds / len(some):,.1f} ms a step" + (" with AWP" if gradients == 2 else ""))
     if _TRACED.value:

@@ -146,6 +146,8 @@ class _Watched:
             name,
             self._calls,
             folder,
-            table(measured),
+            table(measured)
+            if measured
+            else "no step was timed: the first one of each shape is not, nor are traced ones",
             legend(here=here, floor=here, precision=None),
         )

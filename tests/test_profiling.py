@@ -80,7 +80,7 @@ def test_the_command_leaves_a_trace_of_each_stage(profiled):
     assert [steps_in(path) for path in detector + recognizer] == [[0, 1, 2, 3], [0, 1]]
 
 
-def test_xprof_opens_the_trace(profiled, monkeypatch):
+def test_xprof_opens_the_trace(profiled):
     convert = pytest.importorskip("xprof.convert.raw_to_tool_data", reason="xprof is not installed")
     _, out = profiled
     (path,) = (out / "detector").rglob("*.xplane.pb")
@@ -88,8 +88,8 @@ def test_xprof_opens_the_trace(profiled, monkeypatch):
     data, kind = convert.xspace_to_tool_data([str(path)], "trace_viewer", {})
     assert kind == "application/json"
     events = json.loads(data)["traceEvents"]
-    steps = [event for event in events if event.get("name") == "train"]
-    assert sorted(int(event["args"]["step_num"]) for event in steps) == [0, 1, 2, 3]
+    names = [event.get("name", "") for event in events]
+    assert sorted(name for name in names if name.startswith("train ")) == ["train 0", "train 1", "train 2", "train 3"]
     assert any(event.get("args", {}).get("hlo_module") == "jit_train_step" for event in events)
 
 
@@ -112,10 +112,12 @@ def test_train_leaves_a_profile_of_every_phase(world, tmp_path):
         "recognizer-teacher",
         "recognizer-student",
     }
-    for name, profile in profiles.items():
-        assert profile["measured"], name
-        assert f"{name}: " in done.stderr
-    assert done.stderr.count("step ms") == len(profiles)
+    assert profiles["detector-teacher"]["measured"] and profiles["recognizer-student"]["measured"]
+    assert all(f"{name}: " in done.stderr for name in profiles)
+    # A fold of four steps has none to spare.
+    timed = [name for name, profile in profiles.items() if profile["measured"]]
+    assert done.stderr.count("step ms") == len(timed)
+    assert done.stderr.count("no step was timed") == len(profiles) - len(timed)
     plain = run([*command(world, tmp_path / "plain")])
     assert plain.returncode == 0, plain.stderr
     reports = [folder / "run" / "report" / "metrics.json" for folder in (tmp_path, tmp_path / "plain")]

@@ -2,11 +2,11 @@
 
     python -m benchmarks.input
 
-Twitter-2015 (`data/twitter2015`) and `models/granite-30m-english`, trained as `configs/mner15.py:small` does: batches of
-8, sentences packed into rows of 96, only the vocabulary in use, dropout 0.1 hidden and attention. In every round the
+Twitter-2015 (`data/twitter2015`) and `models/granite-30m-english`, trained as `configs/mner15.py:small` does: batches
+of 8, sentences packed into rows of 96, only the vocabulary in use, dropout 0.1 hidden and attention. In every round the
 detector's batches are drained as fast as they come, then the recognizer's (gold spans as candidates, with BLIP-2's
-captions and ChatGPT's notes where `data/` has them), then the detector makes some steps. Their batches lie ready, AWP is
-off, as it is for the first half of a training, and the fastest of them counts: no step of the recipe takes examples
+captions and ChatGPT's notes where `data/` has them), then the detector makes some steps. Their batches lie ready, AWP
+is off, as it is for the first half of a training, and the fastest of them counts: no step of the recipe takes examples
 faster. Examples are sentences; for the recognizer, prompts.
 
 The last line is JSON: examples a second, median and least over the rounds; `ratio`, of the detector's pipeline to the

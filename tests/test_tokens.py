@@ -1,9 +1,11 @@
 """Tokenizer: agreement with transformers, and text that spells special tokens."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from scanner_jax import tokens
 from scanner_jax.tokens import load_tokenizer
 
 ENCODERS = [Path("models/granite-30m-english"), Path("models/xlm-roberta-large-shape")]
@@ -49,6 +51,21 @@ def test_special_tokens_cannot_be_spelt(folder, word):
 def test_every_word_has_a_piece(folder):
     words = next(load_tokenizer(folder).words([["a", "\u00a0", "\u200b", "b"]]))
     assert len(words) == 4 and all(words)
+
+
+def test_few_sentences_are_encoded_together(tiny_tokenizer, monkeypatch):
+    sizes = []
+
+    class Spy:
+        def encode_batch(self, sentences, **options):
+            sizes.append(len(sentences))
+            return tiny_tokenizer.backend.encode_batch(sentences, **options)
+
+    sentences = [["Mira", "visits"], ["today"], ["a", "lake"], ["we", "love", "it"], ["and"]]
+    wanted = list(tiny_tokenizer.words(sentences))
+    monkeypatch.setattr(tokens, "_AT_ONCE", 2)
+    assert list(dataclasses.replace(tiny_tokenizer, backend=Spy()).words(sentences)) == wanted
+    assert sizes == [2, 2, 1]
 
 
 def test_missing_file_and_missing_mask_say_what_to_do(tmp_path):

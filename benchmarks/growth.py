@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _parser().error("--out needs matplotlib: pip install -r requirements-dev.txt")
     with tempfile.TemporaryDirectory() as folder:
         taken = measure(Path(folder), sizes, model_up_to=options.model_up_to)
-    stages = {stage: summary(found) for stage, found in taken.items()}
+    stages = {stage: summary(found) for stage, found in taken.items() if found}
     if options.out is not None:
         plot(options.out, stages)
     # Last, since it brings JAX into this process, and a child's highest memory begins at its parent's.
@@ -90,12 +90,14 @@ def summary(found: Mapping[int, Taken]) -> dict[str, Any]:
         "peak_mb": {size: round(found[size]["peak_mb"]) for size in sizes},
         "base_mb": {size: round(found[size]["base_mb"]) for size in sizes},
         "memory_ratio": round(largest["peak_mb"] / smallest["peak_mb"], 2),
-        "bytes_per_sentence": round(added * 2**20 / (sizes[-1] - sizes[0])),
+        "bytes_per_sentence": round(added * 2**20 / max(1, sizes[-1] - sizes[0])),
     }
 
 
-def slope(values: Mapping[int, float]) -> float:
-    """Least-squares slope of log value over log size."""
+def slope(values: Mapping[int, float]) -> float | None:
+    """Least-squares slope of log value over log size, None where there is one size alone."""
+    if len(values) < 2:
+        return None
     fit = statistics.linear_regression([log(size) for size in values], [log(value) for value in values.values()])
     return round(fit.slope, 3)
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth_stages STAGE FOLDER
 
-FOLDER holds `corpus/` and `tokenizer/`; `read` leaves `prepared/` and `store_write` leaves `store/` for those after it.
+FOLDER holds `corpus/` and `tokenizer/`; `store_write` leaves `store/` there for `store_read`.
 The last line is JSON: `seconds`, `base_mb` (memory before the stage: imports, the inputs that it is handed, compiled
 programs) and `peak_mb` (the highest during the stage; where there is no Linux to reset it, the highest until its end).
 """
@@ -156,10 +156,9 @@ class _Drawn(Sequence[Any]):
 
 
 def _splits(folder: Path) -> dict[str, Sequence[Example]]:
-    """The corpus that `read` has prepared."""
-    from scanner_jax.corpora import load_corpus
+    from scanner_jax.corpora import read_corpus
 
-    return dict(load_corpus(folder / "corpus", prepared_dir=folder / "prepared").splits)
+    return dict(read_corpus(folder / "corpus").splits)
 
 
 def _detection(folder: Path) -> Any:

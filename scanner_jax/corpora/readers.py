@@ -135,10 +135,11 @@ def _form(lines: Iterable[_Line], layout: Layout) -> _Form:
     for _, line in lines:
         if not line.strip(" \t") or line.startswith(_DOCUMENT_START):
             continue
+        image = line.startswith(_IMAGE_PREFIX)
         tabs += "\t" in line
-        blanks += " " in line and "\t" not in line and not line.startswith(_IMAGE_PREFIX)
+        blanks += " " in line and "\t" not in line and not image
         for separator in separators:
-            if _is_image(line, separator):
+            if image and _is_image(line, separator):
                 images[separator] = True
             else:
                 columns[separator][line.count(separator) + 1] += 1

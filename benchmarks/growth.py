@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     sizes = sorted(set(options.sizes))
-    if len(sizes) < 2 or sizes[0] < 10:
-        _parser().error("--sizes takes two sizes or more, each of at least 10 sentences")
+    if sizes[0] < 10:
+        _parser().error("--sizes: each at least 10 sentences, so that every split has one")
     if options.out is not None:
         try:
             import matplotlib  # noqa: F401

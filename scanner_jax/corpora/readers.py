@@ -242,17 +242,27 @@ def _row(line: str, *, form: _Form, place: tuple[str, int], problems: list[Probl
 def _splits(files: Mapping[str, _File]) -> dict[str, ReadSplit]:
     """Sentences as examples with ids that are unique in the corpus."""
     seen: set[str] = set()
+    repeats: dict[str, int] = {}
     splits: dict[str, ReadSplit] = {}
     for split, file in files.items():
         examples = []
         for number, (image_id, words, tags) in enumerate(file.sentences):
-            name = f"{split}-{number}" if image_id is None else image_id
-            identity, repeat = name, 1
-            while identity in seen:
-                repeat += 1
-                identity = f"{name}#{repeat}"
-            seen.add(identity)
+            identity = _unique(f"{split}-{number}" if image_id is None else image_id, seen, repeats)
             examples.append(Example(identity, words, read_tags(tags), image_id))
         named = ((e.id, sentence.tags, e.entities) for e, sentence in zip(examples, file.sentences, strict=True))
         splits[split] = ReadSplit(tuple(examples), name_scheme(named) if file.has_tags else None)
     return splits
+
+
+def _unique(name: str, seen: set[str], repeats: dict[str, int]) -> str:
+    """A name that is not among those seen, with `#2`, `#3` and so on behind it where it has to be; adds it to them.
+
+    `repeats` remembers each name's last number: counting from 2 again every time would be quadratic in its repeats.
+    """
+    identity, repeat = name, repeats.get(name, 1)
+    while identity in seen:
+        repeat += 1
+        identity = f"{name}#{repeat}"
+    seen.add(identity)
+    repeats[name] = repeat
+    return identity

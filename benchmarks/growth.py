@@ -19,6 +19,7 @@ The last line is JSON; for each stage:
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -46,17 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = sorted(set(options.sizes))
     if sizes[0] < 10:
         _parser().error("--sizes: each at least 10 sentences, so that every split has one")
-    if options.out is not None:
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            _parser().error("--out needs matplotlib: pip install -r requirements-dev.txt")
+    if options.out is not None and not importlib.util.find_spec("matplotlib"):
+        _parser().error("--out needs matplotlib: pip install -r requirements-dev.txt")
     with tempfile.TemporaryDirectory() as folder:
         taken = measure(Path(folder), sizes, model_up_to=options.model_up_to)
     stages = {stage: summary(found) for stage, found in taken.items() if found}
+    # Last, since both bring libraries into this process, and a child's highest memory begins at its parent's.
     if options.out is not None:
         plot(options.out, stages)
-    # Last, since it brings JAX into this process, and a child's highest memory begins at its parent's.
     print(json.dumps({"benchmark": "growth", "machine": describe(), "sizes": sizes, "stages": stages}))
     return 0
 

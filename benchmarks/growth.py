@@ -8,9 +8,10 @@ wide; beyond `--model-up-to` sentences only the first four. Every measurement is
 highest memory is its own. Each size's stages run in turn, from the smallest size to the largest.
 
 The last line is JSON; for each stage:
-  seconds               at each size
+  seconds, cpu_seconds  at each size, by the clock and of all threads together
   slope                 of log seconds over log sentences, all sizes; 1 is linear, less where a fixed cost shows
   last_slope            the same between the two largest sizes, where a fixed cost shows least
+  last_cpu_slope        the same of cpu_seconds, which other processes on the machine disturb less
   peak_mb, base_mb      the process's highest memory during the stage, and its memory before: imports, inputs, programs
   memory_ratio          peak_mb of the largest size to that of the smallest
   bytes_per_sentence    that the stage itself adds, between smallest and largest size
@@ -85,6 +86,8 @@ def summary(found: Mapping[int, Taken]) -> dict[str, Any]:
         "seconds": {size: round(found[size]["seconds"], 3) for size in sizes},
         "slope": slope({size: found[size]["seconds"] for size in sizes}),
         "last_slope": slope({size: found[size]["seconds"] for size in sizes[-2:]}),
+        "cpu_seconds": {size: round(found[size]["cpu_seconds"], 3) for size in sizes},
+        "last_cpu_slope": slope({size: found[size]["cpu_seconds"] for size in sizes[-2:]}),
         "peak_mb": {size: round(found[size]["peak_mb"]) for size in sizes},
         "base_mb": {size: round(found[size]["base_mb"]) for size in sizes},
         "memory_ratio": round(largest["peak_mb"] / smallest["peak_mb"], 2),

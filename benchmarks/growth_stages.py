@@ -3,8 +3,9 @@
     python -m benchmarks.growth_stages STAGE FOLDER
 
 FOLDER holds `corpus/` and `tokenizer/`; `store_write` leaves `store/` there for `store_read`.
-The last line is JSON: `seconds`, `base_mb` (memory before the stage: imports, the inputs that it is handed, compiled
-programs) and `peak_mb` (the highest during the stage; where there is no Linux to reset it, the highest until its end).
+The last line is JSON: `seconds`, `cpu_seconds`, `base_mb` (memory before the stage: imports, the inputs that it is
+handed, compiled programs) and `peak_mb` (the highest during the stage; where there is no Linux to reset it, the highest
+until its end).
 """
 
 from __future__ import annotations
@@ -216,9 +217,10 @@ def main() -> None:
     @contextlib.contextmanager
     def measured() -> Iterator[None]:
         _forget_peak()
-        base, started = _peak_mb(), time.perf_counter()
+        base, cpu, started = _peak_mb(), time.process_time(), time.perf_counter()
         yield
-        taken.update(seconds=time.perf_counter() - started, base_mb=base, peak_mb=_peak_mb())
+        taken.update(seconds=time.perf_counter() - started, cpu_seconds=time.process_time() - cpu)
+        taken.update(base_mb=base, peak_mb=_peak_mb())
 
     STAGES[name](folder, measured)
     print(json.dumps(taken))

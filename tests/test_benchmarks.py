@@ -63,8 +63,8 @@ def test_slope() -> None:
 
 def test_summary() -> None:
     taken = {
-        100: {"seconds": 1.0, "base_mb": 50.0, "peak_mb": 60.0},
-        1100: {"seconds": 2.0, "base_mb": 70.0, "peak_mb": 90.0},
+        100: {"seconds": 1.0, "cpu_seconds": 1.5, "base_mb": 50.0, "peak_mb": 60.0},
+        1100: {"seconds": 2.0, "cpu_seconds": 2.5, "base_mb": 70.0, "peak_mb": 90.0},
     }
     found = summary(taken)
     assert found["bytes_per_sentence"] == round(10 * 2**20 / 1000) and found["memory_ratio"] == 1.5

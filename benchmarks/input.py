@@ -123,11 +123,11 @@ class Steps:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    logging.disable(logging.WARNING)
     options = _parser().parse_args(arguments)
     if missing := [str(path) for path in (CORPUS, ENCODER) if not path.is_dir()]:
         print(f"error: this measures with {' and '.join(missing)}, which is missing (README.md)", file=sys.stderr)
         return 1
+    logging.disable(logging.WARNING)  # of Orbax and the like; not before, since it holds for the whole process
     corpus, tokenizer = read_corpus(CORPUS), load_tokenizer(ENCODER)
     detector, steps = _detector(corpus, tokenizer, count=options.steps)
     recognizer, kinds = _recognizer(corpus, tokenizer)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import input
 from benchmarks.growth import slope, summary
 from benchmarks.growth_stages import FOR_ALL_SIZES, STAGES
 from benchmarks.input import CORPUS, ENCODER
@@ -77,6 +78,15 @@ def test_growth_without_a_model() -> None:
     for stage in found["stages"].values():
         assert stage["seconds"].keys() == stage["peak_mb"].keys() == {"50", "100"}
         assert min(stage["peak_mb"].values()) > 0 and isinstance(stage["slope"], float)
+
+
+def test_input_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert input.main([]) == 1
+    said = capsys.readouterr().err
+    assert str(CORPUS) in said and str(ENCODER) in said
 
 
 @pytest.mark.slow

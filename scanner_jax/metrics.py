@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypedDict
 
@@ -67,9 +68,8 @@ class Counts:
 
 
 class _Mention(NamedTuple):
-    """An entity and the sentence it stands in."""
+    """An entity of one sentence."""
 
-    sentence: int
     start: int
     end: int
     type: str
@@ -91,25 +91,25 @@ def entity_counts(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence
     Raises:
         ValueError: the two have different numbers of sentences.
     """
-    return _compare(*_mentions(gold, predicted))
+    return _total(_compare(*mentions) for mentions in _mentions(gold, predicted))
 
 
 def span_counts(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]]) -> Counts:
     """Count entities whose span is right, whatever the type; arguments and errors as in `entity_counts`."""
-    gold_mentions, predicted_mentions = _mentions(gold, predicted)
-    return _compare({mention[:3] for mention in gold_mentions}, {mention[:3] for mention in predicted_mentions})
+    return _total(
+        _compare({mention[:2] for mention in wanted}, {mention[:2] for mention in found})
+        for wanted, found in _mentions(gold, predicted)
+    )
 
 
 def type_counts(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]]) -> dict[str, Counts]:
     """Split `entity_counts` by type: every type of gold or prediction, sorted by name; the counts add up to it."""
-    gold_mentions, predicted_mentions = _mentions(gold, predicted)
-    return {
-        name: _compare(
-            {mention for mention in gold_mentions if mention.type == name},
-            {mention for mention in predicted_mentions if mention.type == name},
-        )
-        for name in sorted({mention.type for mention in gold_mentions | predicted_mentions})
-    }
+    right, guesses, golds = Counter[str](), Counter[str](), Counter[str]()
+    for wanted, found in _mentions(gold, predicted):
+        right.update(mention.type for mention in wanted & found)
+        guesses.update(mention.type for mention in found)
+        golds.update(mention.type for mention in wanted)
+    return {name: Counts(right[name], guesses[name], golds[name]) for name in sorted(guesses | golds)}
 
 
 def surfaces(examples: Sequence[Example]) -> frozenset[str]:
@@ -137,19 +137,13 @@ def seen_counts(
     Raises:
         ValueError: the numbers of examples and of predictions differ.
     """
-    gold_mentions, predicted_mentions = _mentions([example.entities for example in examples], predicted)
-
-    def seen(mention: _Mention) -> bool:
-        words = examples[mention.sentence].words
-        inside = 0 <= mention.start < mention.end <= len(words)
-        return inside and " ".join(words[mention.start : mention.end]) in training_surfaces
-
-    seen_gold = {mention for mention in gold_mentions if seen(mention)}
-    seen_predicted = {mention for mention in predicted_mentions if seen(mention)}
-    return (
-        _compare(seen_gold, seen_predicted),
-        _compare(gold_mentions - seen_gold, predicted_mentions - seen_predicted),
-    )
+    seen_total, unseen_total = Counts(), Counts()
+    sides = _mentions([example.entities for example in examples], predicted)
+    for example, (wanted, found) in zip(examples, sides, strict=False):  # whose numbers `_mentions` compares
+        seen = {mention for mention in wanted | found if _surface(example, mention) in training_surfaces}
+        seen_total += _compare(wanted & seen, found & seen)
+        unseen_total += _compare(wanted - seen, found - seen)
+    return seen_total, unseen_total
 
 
 def recognizer_scores(
@@ -201,30 +195,33 @@ def _percent(part: int, whole: int) -> float:
 
 def _mentions(
     gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]]
-) -> tuple[set[_Mention], set[_Mention]]:
-    """Both sides as sets, with one type for each predicted span."""
+) -> Iterator[tuple[set[_Mention], set[_Mention]]]:
+    """Both sides of each sentence as sets, with one type for each predicted span."""
     if len(gold) != len(predicted):
         raise ValueError(
             f"{len(gold)} sentences of gold entities but {len(predicted)} of predicted ones: "
             "give one sequence for every sentence, an empty one where nothing is predicted"
         )
-    last = {
-        (sentence, entity.start, entity.end): entity.type
-        for sentence, entities in enumerate(predicted)
-        for entity in entities
-    }
-    return (
-        {
-            _Mention(sentence, entity.start, entity.end, entity.type)
-            for sentence, entities in enumerate(gold)
-            for entity in entities
-        },
-        {_Mention(*span, name) for span, name in last.items()},
-    )
+    for wanted, found in zip(gold, predicted, strict=True):
+        last = {(entity.start, entity.end): entity.type for entity in found}
+        yield (
+            {_Mention(entity.start, entity.end, entity.type) for entity in wanted},
+            {_Mention(*span, name) for span, name in last.items()},
+        )
+
+
+def _surface(example: Example, mention: _Mention) -> str | None:
+    """A mention's words, None where it is not within its sentence."""
+    inside = 0 <= mention.start < mention.end <= len(example.words)
+    return " ".join(example.words[mention.start : mention.end]) if inside else None
 
 
 def _compare(gold: AbstractSet[tuple[object, ...]], predicted: AbstractSet[tuple[object, ...]]) -> Counts:
     return Counts(true_positives=len(gold & predicted), predicted=len(predicted), gold=len(gold))
+
+
+def _total(parts: Iterable[Counts]) -> Counts:
+    return sum(parts, Counts())
 
 
 def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, object]]:

@@ -7,6 +7,7 @@ and `end` is exclusive. Scanner's own predictions have more fields, which a read
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,18 +72,19 @@ def read_predictions(path: Path) -> dict[str, list[Entity]]:
     """
     found: dict[str, list[Entity]] = {}
     problems: list[str] = []
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        try:
-            identity, entities = _record(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-            if identity in found:
-                raise PredictionsError(f"id {identity!r} has a line already; expected one line for each id")
-            found[identity] = entities
-        except UnicodeDecodeError as error:
-            problems.append(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})")
-        except PredictionsError as error:
-            problems.append(f"{path}:{number}: {error}")
+    with path.open("rb") as file:  # binary, so that lines end at LF alone
+        for number, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                identity, entities = _record(raw.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8"))
+                if identity in found:
+                    raise PredictionsError(f"id {identity!r} has a line already; expected one line for each id")
+                found[identity] = entities
+            except UnicodeDecodeError as error:
+                problems.append(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})")
+            except PredictionsError as error:
+                problems.append(f"{path}:{number}: {error}")
     if problems:
         more = [f"... and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
         raise PredictionsError("\n".join([f"{len(problems)} malformed lines", *problems[:SHOWN_PROBLEMS], *more]))
@@ -134,7 +136,7 @@ def _entity(place: int, item: Any) -> Entity:
     kind = item.get("type")
     if not isinstance(kind, str) or not kind.strip() or not kind.isprintable():
         raise PredictionsError(f"entity {place}: type is {_shown(kind)}; expected a printable string")
-    return Entity(item["start"], item["end"], kind)
+    return Entity(item["start"], item["end"], sys.intern(kind))
 
 
 def _refuse_constant(name: str) -> float:

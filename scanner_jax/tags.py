@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from scanner_jax.types import BIO, Entity, Span
@@ -29,7 +30,7 @@ def entities_from_tags(tags: Sequence[str]) -> tuple[Entity, ...]:
         if tag != "O" and (prefix not in ("B", "I") or not kind):
             raise ValueError(f"tag {tag!r} at word {index}: expected O, B-TYPE or I-TYPE")
         if current and (prefix != "I" or kind != current):
-            entities.append(Entity(start, index, current))
+            entities.append(Entity(start, index, sys.intern(current)))  # a type is one string in memory
             current = ""
         if kind and not current:
             start, current = index, kind

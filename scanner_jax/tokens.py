@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -15,6 +15,9 @@ _SPELLINGS = {
     "mask": ("<mask>", "[MASK]"),
     "unknown": ("<unk>", "[UNK]"),
 }
+
+_AT_ONCE = 1000
+"""Sentences that are encoded together; their encodings, with offsets and texts, take kilobytes each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +44,21 @@ class Tokenizer:
         """The largest id that a text can become."""
         return max(self.backend.get_vocab(with_added_tokens=True).values())
 
-    def words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    def words(self, sentences: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
         """Sub-word ids of every word; a word that the vocabulary cannot see at all becomes one unknown.
 
         Args:
             sentences: each a sequence of words.
 
-        Returns:
-            For each sentence and each word at least one id.
+        Yields:
+            For each sentence and each of its words at least one id.
         """
-        encodings = self.backend.encode_batch(
-            [list(words) for words in sentences], is_pretokenized=True, add_special_tokens=False
-        )
-        return [self._by_word(len(words), encoding) for words, encoding in zip(sentences, encodings, strict=True)]
+        for start in range(0, len(sentences), _AT_ONCE):
+            chosen = sentences[start : start + _AT_ONCE]
+            encodings = self.backend.encode_batch(
+                [list(words) for words in chosen], is_pretokenized=True, add_special_tokens=False
+            )
+            yield from map(self._by_word, map(len, chosen), encodings)
 
     def text(self, text: str) -> list[int]:
         """Sub-word ids of running text, no special tokens around it."""

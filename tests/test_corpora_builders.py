@@ -48,6 +48,20 @@ def test_examples_come_back_equal_and_in_order(split: list[Example]) -> None:
     assert found == {name: tuple(examples) for name, examples in splits.items()}
 
 
+def test_more_examples_than_are_read_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(builders, "_AT_ONCE", 4)
+    for count in (7, 8, 9):
+        split = tuple(Example(str(number), ("rain", str(number))) for number in range(count))
+        prepared = builders.prepare({"train": split}, folder=tmp_path / str(count))
+        assert builders.read_prepared(prepared) == {"train": split}
+
+
+def test_equal_words_are_one_string_in_memory(tweets: Path, tmp_path: Path) -> None:
+    for corpus in (read_corpus(tweets), load_corpus(tweets, prepared_dir=tmp_path / "prepared")):
+        assert len({id(word) for example in corpus.splits["train"] for word in example.words}) == 3
+        assert len({id(entity.type) for example in corpus.splits["train"] for entity in example.entities}) == 1
+
+
 def test_loaded_corpus_equals_its_source(tweets: Path, tmp_path: Path) -> None:
     corpus = load_corpus(tweets, prepared_dir=tmp_path / "prepared")
     assert corpus == read_corpus(tweets)

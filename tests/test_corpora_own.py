@@ -9,6 +9,7 @@ import pytest
 
 from scanner_jax.corpora import CorpusError, load_corpus, read_corpus
 from scanner_jax.corpora.__main__ import main
+from scanner_jax.corpora.readers import _unique
 from scanner_jax.types import Entity
 
 SENTENCES = [["Mira", "Okafor", "sails"], ["Tamsin", "Oslo", "rains"]]
@@ -259,3 +260,18 @@ def test_a_folder_without_permission_ends_in_words(tmp_path: Path, capsys: pytes
     finally:
         folder.chmod(0o700)
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_name_that_comes_often_is_not_counted_from_the_start_again() -> None:
+    asked = 0
+
+    class Seen(set[str]):
+        def __contains__(self, name: object) -> bool:
+            nonlocal asked
+            asked += 1
+            return super().__contains__(name)
+
+    seen, repeats = Seen(["a#4"]), dict[str, int]()
+    found = [_unique("a", seen, repeats) for _ in range(100)]
+    assert found == ["a", "a#2", "a#3", *(f"a#{number}" for number in range(5, 102))]
+    assert asked <= 2 * 100 + 1

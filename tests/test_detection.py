@@ -60,7 +60,7 @@ def test_tag_gives_each_word_the_logits_of_its_first_sub_word(detector: tuple[De
     assert [rows.shape for rows in found] == [(len(example.words), 3) for example in EXAMPLES]
     for example, rows in zip(EXAMPLES, found, strict=True):
         if example is not LONG and example.words:
-            pieces = detection.tokenizer.words([example.words])[0]
+            pieces = next(detection.tokenizer.words([example.words]))
             ids = np.array([detection.tokenizer.start, *itertools.chain(*pieces), detection.tokenizer.end])
             firsts = 1 + np.cumsum([0, *map(len, pieces[:-1])])
             np.testing.assert_allclose(rows, logits_alone(detection, params, ids)[firsts], atol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scanner_jax.store import Store, StoreError, objects_value, write_kind
+from scanner_jax.store import Store, StoreError, objects_value, reader, write_kind
 from scanner_jax.types import ImageObject, Span
 
 CAPTIONS = {"1": {"text": "a red kite over a hill"}, "16_02_05": {"text": "zwei Möwen 🕊"}, "O_7": {"text": "a cat"}}
@@ -44,6 +44,21 @@ def test_captions_and_notes_round_trip(tmp_path: Path) -> None:
     assert store.notes("1") is None
     assert store.provenance("captions")["importer"] == "test"
     assert store.provenance("captions")["count"] == 3
+
+
+def test_one_look_up_reads_one_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of positions, even of one, costs a copy of the whole file's index: all look-ups were quadratic."""
+    write_captions(tmp_path)
+    asked: list[tuple[Any, ...]] = []
+
+    class Spy(reader.ArrayRecordReader):  # type: ignore[misc]
+        def read(self, *arguments: Any) -> Any:
+            asked.append(arguments)
+            return super().read(*arguments)
+
+    monkeypatch.setattr(reader, "ArrayRecordReader", Spy)
+    assert all_captions(Store.open(tmp_path)) == {key: value["text"] for key, value in CAPTIONS.items()}
+    assert asked == [(0, 1), (1, 2), (2, 3)]
 
 
 def test_notes_of_the_older_form_have_no_spans(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def load_corpus(folder: str | Path, *, prepared_dir: str | Path) -> Corpus:
     for warning in source.warnings:
         logger.warning("%s: %s", folder, warning)
     prepared = prepare(source.splits, folder=Path(prepared_dir) / source.name / source.fingerprint)
+    source = dataclasses.replace(source, splits={})  # lets the examples go before they are read again
     damaged = f"{prepared}: damaged prepared data; delete this folder and it will be prepared again from {folder}"
     try:
         splits = read_prepared(prepared)
@@ -126,16 +128,20 @@ def _split_warnings(splits: Mapping[str, ReadSplit]) -> list[str]:
 
 def _type_warnings(splits: Mapping[str, ReadSplit]) -> list[str]:
     """Types that may be misspelt, or that training never shows."""
-    places: dict[str, list[str]] = {}
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for split in splits.values():
         for example in split.examples:
             for entity in example.entities:
-                places.setdefault(entity.type, []).append(example.id)
+                counts[entity.type] += 1
+                first.setdefault(entity.type, example.id)
     trained = {entity.type for example in splits["train"].examples for entity in example.entities}
     few = [
-        f"{kind} ({len(ids)}, the first in {ids[0]})" for kind, ids in sorted(places.items()) if len(ids) < FEW_ENTITIES
+        f"{kind} ({count}, the first in {first[kind]})"
+        for kind, count in sorted(counts.items())
+        if count < FEW_ENTITIES
     ]
-    unseen = sorted(places.keys() - trained)
+    unseen = sorted(counts.keys() - trained)
     return [
         *([f"types with fewer than {FEW_ENTITIES} entities, misspelt perhaps: {', '.join(few)}"] if few else []),
         *([f"types that do not occur in train and cannot be learned: {', '.join(unseen)}"] if unseen else []),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,10 +102,11 @@ def read_splits(folder: Path) -> dict[str, ReadSplit]:
 
 def _read_file(path: Path, layout: Layout, problems: list[Problem]) -> _File:
     """A file's sentences, with what is wrong in them added to `problems`."""
-    lines = _lines(path, problems)
-    form = _form(lines, layout)
+    # Read twice, since a file's lines take several times the memory of its sentences.
+    form = _form(_lines(path, problems), layout)
     sentences: list[_Sentence] = []
-    for image, rows in _blocks(lines, form):
+    shared: dict[str, str] = {}  # equal words and tags are one string in memory
+    for image, rows in _blocks(_lines(path, []), form):
         if form.tweets and image is None:
             number, line = rows[0]
             expected = f"a line {_IMAGE_PREFIX}<image id> before a tweet's words"
@@ -116,7 +117,8 @@ def _read_file(path: Path, layout: Layout, problems: list[Problem]) -> _File:
             found = f"{_IMAGE_PREFIX}{image.id} without words"
             problems.append(Problem(str(path), image.line, found, "the tweet's words in the lines right below it"))
         pairs = [_row(line, form=form, place=(str(path), number), problems=problems) for number, line in rows]
-        words, tags = tuple(word for word, _ in pairs), tuple(tag for _, tag in pairs)
+        words = tuple(shared.setdefault(word, word) for word, _ in pairs)
+        tags = tuple(shared.setdefault(tag, tag) for _, tag in pairs)
         sentences.append(_Sentence(None if image is None else image.id, words, tags))
     if not sentences and not any(problem.file == str(path) for problem in problems):
         expected = form.row if layout.columns else "a word and its tag a line, with a blank line after each sentence"
@@ -124,21 +126,31 @@ def _read_file(path: Path, layout: Layout, problems: list[Problem]) -> _File:
     return _File(sentences, form.columns > 1)
 
 
-def _form(lines: Sequence[_Line], layout: Layout) -> _Form:
+def _form(lines: Iterable[_Line], layout: Layout) -> _Form:
     """What the layout leaves open is taken from most of the file's lines."""
-    rows = [line for _, line in lines if line.strip(" \t") and not line.startswith(_DOCUMENT_START)]
-    plain = [line for line in rows if "\t" in line or not line.startswith(_IMAGE_PREFIX)]
-    tabs = sum("\t" in line for line in plain)
-    blanks = sum(" " in line and "\t" not in line for line in plain)
+    separators = (layout.separator,) if layout.separator else ("\t", " ")
+    columns = {separator: collections.Counter[int]() for separator in separators}
+    images = dict.fromkeys(separators, False)
+    tabs = blanks = 0
+    for _, line in lines:
+        if not line.strip(" \t") or line.startswith(_DOCUMENT_START):
+            continue
+        image = line.startswith(_IMAGE_PREFIX)
+        tabs += "\t" in line
+        blanks += " " in line and "\t" not in line and not image
+        for separator in separators:
+            if image and _is_image(line, separator):
+                images[separator] = True
+            else:
+                columns[separator][line.count(separator) + 1] += 1
     separator = layout.separator or ("\t" if tabs and tabs >= blanks else " ")
-    images = [line for line in rows if _is_image(line, separator)]
-    counts = collections.Counter(line.count(separator) + 1 for line in rows if not _is_image(line, separator))
+    counts = columns[separator]
     most = max(counts, key=lambda columns: (counts[columns], columns), default=1)
     return _Form(
         separator=separator,
         columns=layout.columns or most,
         types=layout.types,
-        tweets=bool(images) if layout.tweets is None else layout.tweets,
+        tweets=images[separator] if layout.tweets is None else layout.tweets,
     )
 
 
@@ -166,29 +178,33 @@ def _blocks(lines: Iterable[_Line], form: _Form) -> Iterator[tuple[_Image | None
         yield image, rows
 
 
-def _lines(path: Path, problems: list[Problem]) -> list[_Line]:
+def _lines(path: Path, problems: list[Problem]) -> Iterator[_Line]:
     """A file's lines with their numbers from 1: UTF-8, LF or CRLF, a byte order mark at the start allowed.
 
     Bytes are split at LF alone, since str.splitlines would also cut at characters that occur inside tweets (U+2028).
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if number == 1 and raw.startswith(_WIDE_MARKS):
+                    problems.append(Problem(str(path), None, "a file in UTF-16", "a file saved as UTF-8"))
+                    return
+                yield number, _decoded(raw, place=(str(path), number), problems=problems)
     except OSError as error:
         problems.append(Problem(str(path), None, f"can't be read ({error.strerror})", "a readable file"))
-        return []
-    if content.startswith(_WIDE_MARKS):
-        problems.append(Problem(str(path), None, "a file in UTF-16", "a file saved as UTF-8"))
-        return []
-    lines = []
-    for number, raw in enumerate(content.removeprefix(_BYTE_ORDER_MARK).split(b"\n"), start=1):
-        try:
-            line = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            found = f"byte 0x{raw[error.start]:02x} at column {error.start + 1} that is not UTF-8"
-            problems.append(Problem(str(path), number, found, "a file saved as UTF-8"))
-            line = raw.decode("utf-8", errors="replace")
-        lines.append((number, line.removesuffix("\r")))
-    return lines
+
+
+def _decoded(raw: bytes, *, place: tuple[str, int], problems: list[Problem]) -> str:
+    """A line's text without its end; what is not UTF-8 goes to `problems` and is replaced."""
+    raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+    if place[1] == 1:
+        raw = raw.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{raw[error.start]:02x} at column {error.start + 1} that is not UTF-8"
+        problems.append(Problem(*place, found, "a file saved as UTF-8"))
+        return raw.decode("utf-8", errors="replace")
 
 
 def _ends_sentence(line: str, form: _Form) -> bool:
@@ -226,17 +242,27 @@ def _row(line: str, *, form: _Form, place: tuple[str, int], problems: list[Probl
 def _splits(files: Mapping[str, _File]) -> dict[str, ReadSplit]:
     """Sentences as examples with ids that are unique in the corpus."""
     seen: set[str] = set()
+    repeats: dict[str, int] = {}
     splits: dict[str, ReadSplit] = {}
     for split, file in files.items():
         examples = []
         for number, (image_id, words, tags) in enumerate(file.sentences):
-            name = f"{split}-{number}" if image_id is None else image_id
-            identity, repeat = name, 1
-            while identity in seen:
-                repeat += 1
-                identity = f"{name}#{repeat}"
-            seen.add(identity)
+            identity = _unique(f"{split}-{number}" if image_id is None else image_id, seen, repeats)
             examples.append(Example(identity, words, read_tags(tags), image_id))
         named = ((e.id, sentence.tags, e.entities) for e, sentence in zip(examples, file.sentences, strict=True))
         splits[split] = ReadSplit(tuple(examples), name_scheme(named) if file.has_tags else None)
     return splits
+
+
+def _unique(name: str, seen: set[str], repeats: dict[str, int]) -> str:
+    """A name that is not among those seen, with `#2`, `#3` and so on behind it where it has to be; adds it to them.
+
+    `repeats` remembers each name's last number: counting from 2 again every time would be quadratic in its repeats.
+    """
+    identity, repeat = name, repeats.get(name, 1)
+    while identity in seen:
+        repeat += 1
+        identity = f"{name}#{repeat}"
+    seen.add(identity)
+    repeats[name] = repeat
+    return identity

@@ -87,7 +87,8 @@ class Store:
         if position is None:
             return None
         with damage_reported(self.folder / kind):
-            (data,) = opened.reader.read([position])
+            # A range, since reading a list of positions copies the index of the whole file for every call.
+            (data,) = opened.reader.read(position, position + 1)
             value: Value = _unpack(data)
             if value.pop("key") != key:
                 raise ValueError(f"record {position} is not the one of {key!r}")

@@ -58,8 +58,10 @@ def write_kind(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
         digests = _write_records(Path(aside) / "records", records)
         keys = msgpack.packb(list(digests))
-        lines = b"".join(msgpack.packb(key) + digests[key] for key in sorted(digests))
-        fingerprint = hashlib.sha256(kind.encode() + b"\n" + lines).hexdigest()
+        content = hashlib.sha256(kind.encode() + b"\n")
+        for key in sorted(digests):
+            content.update(msgpack.packb(key) + digests[key])
+        fingerprint = content.hexdigest()
         (Path(aside) / "keys").write_bytes(keys)
         described = {
             **provenance,

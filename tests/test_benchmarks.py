@@ -1,0 +1,108 @@
+"""The benchmarks' commands run and end with one line of JSON; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import input
+import pytest
+from growth import slope, summary
+from growth_stages import FOR_ALL_SIZES, STAGES
+from input import CORPUS, ENCODER
+from invented import SPLITS, write_corpus
+from machine import describe
+
+from scanner_jax.corpora import read_corpus
+from scanner_jax.evaluate import evaluate
+from scanner_jax.predictions import read_predictions
+from scanner_jax.store.importers import read_captions
+
+ROOT = Path(__file__).parent.parent
+
+
+def result(module: str, *arguments: str) -> dict[str, Any]:
+    """What a command's last line says."""
+    command = [sys.executable, f"benchmarks/{module}.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["benchmark"] == module and found["machine"] == describe()
+    return found
+
+
+def test_the_machine_is_described() -> None:
+    found = describe()
+    assert {"processor", "cores", "memory_gib", "python", "jax", "device"} == found.keys()
+    assert all(found.values())
+
+
+def test_an_invented_corpus_is_whole_and_the_same_every_time(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_corpus(tmp_path / name, 200)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    corpus = read_corpus(tmp_path / "one")
+    assert {split: len(examples) for split, examples in corpus.splits.items()} == {"train": 160, "dev": 20, "test": 20}
+    images = {key for key, _ in read_captions([tmp_path / "one" / "captions.txt"]).records}
+    assert images == {example.image_id for examples in corpus.splits.values() for example in examples}
+    for split in SPLITS:
+        predictions = read_predictions(tmp_path / "one" / f"{split}-predictions.jsonl")
+        scores, _ = evaluate(corpus, split, predictions, trained_on=["train"])
+        assert scores["span"]["f1"] == 100 > scores["micro"]["f1"] > 50
+
+
+def test_slope() -> None:
+    sizes = (10, 100, 1000)
+    assert slope({size: 3.0 * size for size in sizes}) == 1
+    assert slope({size: 0.5 * size**2 for size in sizes}) == 2
+    assert slope({10: 1.0}) is None
+
+
+def test_summary() -> None:
+    taken = {
+        100: {"seconds": 1.0, "cpu_seconds": 1.5, "base_mb": 50.0, "peak_mb": 60.0},
+        1100: {"seconds": 2.0, "cpu_seconds": 2.5, "base_mb": 70.0, "peak_mb": 90.0},
+    }
+    found = summary(taken)
+    assert found["bytes_per_sentence"] == round(10 * 2**20 / 1000) and found["memory_ratio"] == 1.5
+    assert found["peak_mb"] == {100: 60, 1100: 90} and found["seconds"] == {100: 1, 1100: 2}
+
+
+def test_growth_without_a_model() -> None:
+    found = result("growth", "--sizes", "50", "100", "--model-up-to", "0")
+    assert found["sizes"] == [50, 100] and found["stages"].keys() == set(FOR_ALL_SIZES)
+    for stage in found["stages"].values():
+        assert stage["seconds"].keys() == stage["peak_mb"].keys() == {"50", "100"}
+        assert min(stage["peak_mb"].values()) > 0 and isinstance(stage["slope"], float)
+
+
+def test_input_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert input.main([]) == 1
+    said = capsys.readouterr().err
+    assert str(CORPUS) in said and str(ENCODER) in said
+
+
+@pytest.mark.slow
+def test_growth(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = result("growth", "--sizes", "50", "100", "--out", str(tmp_path / "plot.png"))
+    assert found["stages"].keys() == STAGES.keys()
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (ROOT / CORPUS).is_dir() or not (ROOT / ENCODER).is_dir(), reason=f"{CORPUS} or {ENCODER} is not there"
+)
+def test_input() -> None:
+    found = result("input", "--rounds", "1", "--steps", "2", "--epochs", "1")
+    assert {"ratio", "pipeline_examples_per_second", "step_examples_per_second"} <= found.keys()
+    rates = found["pipeline_examples_per_second"], found["step_examples_per_second"]
+    assert min(rates) > 0 and found["ratio"] == pytest.approx(rates[0] / rates[1], rel=0.01)

@@ -8,7 +8,7 @@ sub-tree per layer), so that masks for weight decay and adversarial perturbation
     layer_0/feed_forward/{up,down}/{kernel,bias}            layer_0/feed_forward/layer_norm/{scale,bias}
 
 This tree is the same for every `Execution`: layers are stacked, and projections joined, inside the forward pass.
-Every layer's output is at hand with Linen's `apply(..., capture_intermediates=True)`, unless layers are scanned.
+Every layer's output is at hand with Linen's `apply(..., capture_intermediates=True)`.
 
 A row of the batch may hold several sequences, one after the other. `segments` says which token belongs to which:
 0 is padding, and the row's sequences are 1, 2, ... Nothing passes between them, and each has the positions that it
@@ -18,6 +18,7 @@ would have in a row of its own. Where each row is one sequence, `segments` may b
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -215,38 +216,60 @@ class Encoder(nn.Module):
         rng = None if rngs is None else rngs[-1]
         x = Embeddings(config, name="embeddings")(token_ids, token_positions(config, segments), rng)
         visible = visibility(segments)
-        if self.execution.scan_layers and not self.is_initializing():
-            return self._scanned(x, visible, None if rngs is None else rngs[:-1])
-        layer = _layer_class(self.execution)
+        if self.is_initializing() or self.is_mutable_collection("intermediates"):
+            for index in range(config.num_layers):
+                rng = None if rngs is None else rngs[index]
+                x = Layer(config, self.execution.fused_projections, name=f"layer_{index}")(x, visible, rng)
+            return x
+        params = [self.variables["params"][f"layer_{index}"] for index in range(config.num_layers)]
+        apply = _apply_layer(config, self.execution)
+        if self.execution.scan_layers:
+            return _scan(apply, params, x, visible, None if rngs is None else rngs[:-1])
         for index in range(config.num_layers):
-            rng = None if rngs is None else rngs[index]
-            x = layer(config, self.execution.fused_projections, name=f"layer_{index}")(x, visible, rng)
+            x = apply(params[index], x, visible, None if rngs is None else rngs[index])
         return x
 
-    def _scanned(
-        self, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 #t t"], rngs: Dropout
-    ) -> Float[Array, "b t d"]:
-        """Apply one compiled layer to the parameters of all layers in turn."""
-        params = [self.variables["params"][f"layer_{index}"] for index in range(self.config.num_layers)]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-        layer = _layer_class(self.execution)(self.config, self.execution.fused_projections, parent=None)
 
-        def body(x: Float[Array, "b t d"], own: tuple[Params, Dropout]) -> tuple[Float[Array, "b t d"], None]:
-            params, rng = own
-            out: Any = layer.apply({"params": params}, x, visible, rng)
-            return out, None
-
-        return jax.lax.scan(body, x, (stacked, rngs))[0]
+ApplyLayer = Callable[[Params, Float[Array, "b t d"], Bool[Array, "b 1 #t t"], Dropout], Float[Array, "b t d"]]
 
 
 @functools.cache
-def _layer_class(execution: Execution) -> type[Layer]:
-    """A layer that keeps for the backward pass what `execution.remat` says."""
+def _apply_layer(config: EncoderConfig, execution: Execution) -> ApplyLayer:
+    """One layer as a function, which keeps for the backward pass what `execution.remat` says.
+
+    It is jitted, and the same for all layers: so JAX traces and differentiates it once, not once for each of them.
+    """
+    layer = Layer(config, execution.fused_projections, parent=None)
+
+    def apply(
+        params: Params, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 #t t"], rng: Dropout
+    ) -> Float[Array, "b t d"]:
+        out: Any = layer.apply({"params": params}, x, visible, rng)
+        return out
+
+    jitted: ApplyLayer = jax.jit(apply)
     if execution.remat == "none":
-        return Layer
+        return jitted
     policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if execution.remat == "dots" else None
     # A scan's body cannot be merged with its own recomputation, so the barriers against it can go.
-    return nn.remat(Layer, policy=policy, prevent_cse=not execution.scan_layers)
+    rematerialised: ApplyLayer = jax.checkpoint(jitted, policy=policy, prevent_cse=not execution.scan_layers)
+    return rematerialised
+
+
+def _scan(
+    apply: ApplyLayer,
+    params: Sequence[Params],
+    x: Float[Array, "b t d"],
+    visible: Bool[Array, "b 1 #t t"],
+    rngs: Dropout,
+) -> Float[Array, "b t d"]:
+    """Apply one compiled layer to the parameters of all layers in turn."""
+
+    def body(x: Float[Array, "b t d"], own: tuple[Params, Dropout]) -> tuple[Float[Array, "b t d"], None]:
+        return apply(own[0], x, visible, own[1]), None
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    return jax.lax.scan(body, x, (stacked, rngs))[0]
 
 
 def init_encoder(config: EncoderConfig, rng: jax.Array) -> Params:

@@ -130,6 +130,8 @@ def our_side(
     )
     started = time.perf_counter()
     stepper.compile_ahead(shapes.values())
+    for shape in shapes.values():
+        stepper.compiled(shape)
     compile_seconds = time.perf_counter() - started
     left = batches()
 

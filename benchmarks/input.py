@@ -53,7 +53,7 @@ from scanner_jax.pipeline import (
 from scanner_jax.recognition import Recognition, gold_class, write_prompts
 from scanner_jax.retrieval import KnowledgeSources, retrieve
 from scanner_jax.settings import paper_settings, training_settings
-from scanner_jax.stepping import Course, Stepper, TrainState, shape_of
+from scanner_jax.stepping import Course, Stepper, TrainState
 from scanner_jax.store import Store, write_kind
 from scanner_jax.store.importers import read_captions, read_notes
 from scanner_jax.tokens import Tokenizer, load_tokenizer
@@ -106,7 +106,7 @@ class Steps:
         course = Course(jax.random.key(SEED), type(milestones)(*map(jnp.int32, milestones)))
         loss_fn = detector_loss(detection.model, alpha=None)
         self._stepper = Stepper(loss_fn, settings, state=self._state, course=course)
-        self._stepper.compile_ahead({str(shape): shape for shape in map(shape_of, batches)}.values())
+        self._stepper.await_steps(batches)
         self._batches = itertools.cycle(batches)
 
     def examples_per_second(self, *, count: int) -> float:

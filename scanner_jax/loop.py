@@ -7,7 +7,6 @@ import functools
 import itertools
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -31,8 +30,8 @@ from scanner_jax.vocabulary import Tables, Vocabulary, VocabularyError
 
 logger = logging.getLogger(__name__)
 
-LOOKED_AHEAD = 5000
-"""Batches whose shapes are compiled before the first step; making so many takes about two seconds."""
+EPOCHS_AHEAD, BATCHES_AHEAD = 4, 2000
+"""How many batches at most are made before the first step, to see their shapes; it takes about a second."""
 
 
 class Best(NamedTuple):
@@ -158,11 +157,14 @@ def train(
         step = start = int(state.step)
         progress = open_progress(name, folder, start=start)
         stepper = Stepper(loss_fn, settings.optimizer, state=state, course=course, at_once=settings.steps_per_dispatch)
-        with signals.at_once(_saved(name, step, total)), progress.timed("compiling"):
-            _compile(stepper, batches, total - start, progress)
+        _compile_ahead(stepper, batches, min(total - start, EPOCHS_AHEAD * epoch, BATCHES_AHEAD), progress)
         ends = (settings.steps_per_dispatch, settings.log_every, settings.checkpoint_every, epoch)
         losses: list[Float[Array, "*n"]] = []
-        with watch(stepper) if watch else nullcontext(stepper) as steps, progress.bar(total, start=start) as advance:
+        with (
+            stepper,
+            watch(stepper) if watch else nullcontext(stepper) as steps,
+            progress.bar(total, start=start) as advance,
+        ):
             while True:
                 # First, because a checkpoint holds no scores of its own step.
                 if evaluate and step > 0 and step % epoch == 0:
@@ -178,6 +180,10 @@ def train(
                 end = min(total, *((step // every + 1) * every for every in ends))
                 with progress.timed("reading"):
                     block = [next(batches) for _ in range(end - step)]
+                # Nothing is lost by leaving at once before the run's first step; later ones wait until they are saved.
+                leave = signals.at_once(_saved(name, step, total)) if step == start else nullcontext()
+                with leave, progress.timed("compiling"):
+                    stepper.await_steps(block)
                 with progress.timed("stepping"):
                     state, new_losses = steps(state, block)
                 losses += new_losses
@@ -251,16 +257,16 @@ def _restored(saved: Saved, tables: Tables) -> tuple[TrainState, Best | None]:
     return jax.tree.map(jnp.array, TrainState(state.step, params, opt_state)), best
 
 
-def _compile(stepper: Stepper, batches: grain.DatasetIterator, steps: int, progress: Progress) -> None:
-    """Compile the shapes of the batches that are to come; the iterator is left where it was."""
+def _compile_ahead(stepper: Stepper, batches: grain.DatasetIterator, count: int, progress: Progress) -> None:
+    """Begin to compile for the shapes of the next batches; a shape that comes up later is compiled then.
+
+    The iterator is left where it was.
+    """
     position = batches.get_state()
-    ahead = itertools.islice(batches, min(steps, LOOKED_AHEAD))
-    shapes = {str(shape := shape_of(batch)): shape for batch in ahead}
+    shapes = {str(shape := shape_of(batch)): shape for batch in itertools.islice(batches, count)}
     batches.set_state(position)
-    started = time.perf_counter()
     progress.say(f"compiling for {len(shapes)} shapes of batches")
     stepper.compile_ahead(shapes.values())
-    progress.say(f"compiled in {time.perf_counter() - started:.1f} s")
 
 
 def _copied(params: Params) -> Params:

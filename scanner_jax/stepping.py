@@ -6,7 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -117,40 +117,51 @@ class Stepper:
         self.course = course
         self._at_once = at_once
         self._compile = functools.partial(_compiled, loss_fn, settings, _structure((state, course)))
-        self._steps: dict[tuple[Hashable, int], CompiledStep] = {}  # what is looked up at every step
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiling")
+        self._steps: dict[tuple[Hashable, int], Future[CompiledStep]] = {}
+
+    def __enter__(self) -> Stepper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
     def compile_ahead(self, shapes: Iterable[Batch]) -> None:
-        """Compile the steps for batches of these shapes, each a batch as `shape_of` describes it, several at a time."""
-        wanted = {(_structure(shape), count) for shape in shapes for count in (1, self._at_once)}
-        pool = ThreadPoolExecutor(os.cpu_count())
-        try:
-            compiling = [pool.submit(self._step, *arguments) for arguments in wanted]
-            for future in compiling:
-                future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        """Begin to compile the steps for batches of these shapes, each a batch as `shape_of` describes it.
+
+        Those that come first are compiled first, some at a time and beside the training's steps, which wait for what
+        they need. The end of the stepper's context leaves out what has not begun by then.
+        """
+        for shape in shapes:
+            for count in sorted({1, self._at_once}):
+                self._step(_structure(shape), count)
+
+    def await_steps(self, batches: Sequence[Batch]) -> None:
+        """Wait until the steps for these batches are compiled."""
+        for structure in {_structure(shape_of(batch)) for batch in batches}:
+            self._step(structure, 1).result()
 
     def compiled(self, shape: Batch) -> CompiledStep:
         """The step for one batch of a shape that `shape_of` describes; compiled now, unless it is already."""
-        return self._step(_structure(shape), 1)
+        return self._step(_structure(shape), 1).result()
 
     def __call__(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, list[Float[Array, "*n"]]]:
         """Make one update for each batch, in order; the state that is given is donated."""
         structures = [_structure(shape_of(batch)) for batch in batches]
         if len(batches) == self._at_once > 1 and len(set(structures)) == 1:
             stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
-            state, several = self._step(structures[0], self._at_once).executable(state, stacked, self.course)
+            state, several = self._step(structures[0], self._at_once).result().executable(state, stacked, self.course)
             return state, [several]
         losses = []
         for structure, batch in zip(structures, batches, strict=True):
-            state, loss = self._step(structure, 1).executable(state, batch, self.course)
+            state, loss = self._step(structure, 1).result().executable(state, batch, self.course)
             losses.append(loss)
         return state, losses
 
-    def _step(self, structure: Hashable, count: int) -> CompiledStep:
-        """The compiled step for `count` batches of a structure."""
+    def _step(self, structure: Hashable, count: int) -> Future[CompiledStep]:
+        """The step for `count` batches of a structure, which may still be compiled."""
         if (structure, count) not in self._steps:
-            self._steps[structure, count] = self._compile(structure, count)
+            self._steps[structure, count] = self._pool.submit(self._compile, structure, count)
         return self._steps[structure, count]
 
 

@@ -141,7 +141,7 @@ def test_parameters_are_those_of_the_checkpoint(config: EncoderConfig, execution
 
 
 def products(config: EncoderConfig, execution: Execution, layers: int) -> int:
-    """How many matrix products a program has, a loop's body counted once."""
+    """How many matrix products a program has, a loop's body and a function that is called again counted once."""
     config = dataclasses.replace(config, num_layers=layers)
     params = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0)))
     forward = functools.partial(Encoder(config, execution).apply, deterministic=True)
@@ -149,9 +149,9 @@ def products(config: EncoderConfig, execution: Execution, layers: int) -> int:
 
 
 def test_what_is_compiled(config: EncoderConfig) -> None:
-    assert [products(config, Execution(), layers) for layers in (1, 3)] == [8, 24]
-    assert [products(config, Execution(scan_layers=True), layers) for layers in (1, 3)] == [8, 8]
-    assert products(config, Execution(fused_projections=True), 3) == 18
+    for execution in (Execution(), Execution(scan_layers=True)):  # one layer's trace serves all of them
+        assert [products(config, execution, layers) for layers in (1, 3)] == [8, 8]
+    assert products(config, Execution(fused_projections=True), 3) == 6
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])

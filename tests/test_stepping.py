@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -73,13 +75,13 @@ def test_trainings_of_other_seeds_and_lengths_share_what_is_compiled(compilation
 
 def test_another_optimizer_or_shape_is_compiled_anew(compilations):
     state, course = begin(1, 10)
-    Stepper(loss_fn, OPTIMIZER, state=state, course=course).compile_ahead(map(shape_of, batches(1)))
+    Stepper(loss_fn, OPTIMIZER, state=state, course=course).await_steps(batches(1))
     wider = collate(POINTS[:6], batch_size=6)
     stepper = Stepper(loss_fn, OPTIMIZER, state=state, course=course)
     state, _ = stepper(state, [wider])  # a shape that was not compiled ahead
     assert len(compilations) == 2
     other = dataclasses.replace(OPTIMIZER, learning_rate=0.3)
-    Stepper(loss_fn, other, state=state, course=course).compile_ahead([shape_of(wider)])
+    Stepper(loss_fn, other, state=state, course=course).await_steps([wider])
     assert len(compilations) == 3
 
 
@@ -134,3 +136,19 @@ def test_a_run_says_what_its_time_went_into(tmp_path):
     seconds = read_json(tmp_path / "seconds.json")
     assert set(seconds) == {"compiling", "reading", "stepping", "evaluating", "saving"}
     assert all(value >= 0 for value in seconds.values())
+
+
+def test_what_has_not_begun_to_compile_is_left_out_at_the_end(monkeypatch):
+    going_on, begun = threading.Event(), []
+
+    def slow(loss_fn, settings, held, batch, count):
+        begun.append(batch)
+        assert going_on.wait(10)
+
+    monkeypatch.setattr(stepping, "_compiled", slow)
+    state, course = begin(1, 8)
+    many = [collate(POINTS[:4], batch_size=size) for size in range(4, 4 + 4 * (os.cpu_count() or 1))]
+    with Stepper(loss_fn, OPTIMIZER, state=state, course=course) as stepper:
+        stepper.compile_ahead(map(shape_of, many))  # returns at once
+        threading.Timer(0.2, going_on.set).start()
+    assert 0 < len(begun) < len(many)

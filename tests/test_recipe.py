@@ -143,7 +143,7 @@ def test_candidates_are_counted_by_how_their_page_was_found(finished, world):
     folder, inputs, _ = finished
     run = Run(config=world, inputs=inputs, root=folder / "phases")
     candidates = [(example, entity.span) for example in inputs.training for entity in example.entities]
-    prompted = stages._prompted(run, stages._recognition(run), candidates)
+    prompted = stages.prompted_with_knowledge(run, stages.recognition_of(run), candidates)
     told = stages._candidates_report(prompted, None)
     with_page = sum(example.surface(span) in ("Ada", "Oslo", "Acme") for example, span in candidates)
     assert told["wikipedia_found_by"] == {"exact": with_page} and with_page

@@ -157,7 +157,9 @@ def train(
         step = start = int(state.step)
         progress = open_progress(name, folder, start=start)
         stepper = Stepper(loss_fn, settings.optimizer, state=state, course=course, at_once=settings.steps_per_dispatch)
-        _compile_ahead(stepper, batches, min(total - start, EPOCHS_AHEAD * epoch, BATCHES_AHEAD), progress)
+        # Nothing is lost by leaving at once before the run's first step; afterwards signals wait until it is saved.
+        with signals.at_once(_saved(name, start, total)), progress.timed("compiling"):
+            _compile_ahead(stepper, batches, min(total - start, EPOCHS_AHEAD * epoch, BATCHES_AHEAD), progress)
         ends = (settings.steps_per_dispatch, settings.log_every, settings.checkpoint_every, epoch)
         losses: list[Float[Array, "*n"]] = []
         with (
@@ -180,9 +182,7 @@ def train(
                 end = min(total, *((step // every + 1) * every for every in ends))
                 with progress.timed("reading"):
                     block = [next(batches) for _ in range(end - step)]
-                # Nothing is lost by leaving at once before the run's first step; later ones wait until they are saved.
-                leave = signals.at_once(_saved(name, step, total)) if step == start else nullcontext()
-                with leave, progress.timed("compiling"):
+                with progress.timed("compiling"):
                     stepper.await_steps(block)
                 with progress.timed("stepping"):
                     state, new_losses = steps(state, block)
@@ -266,6 +266,7 @@ def _compile_ahead(stepper: Stepper, batches: grain.DatasetIterator, count: int,
     shapes = {str(shape := shape_of(batch)): shape for batch in itertools.islice(batches, count)}
     batches.set_state(position)
     progress.say(f"compiling for {len(shapes)} shapes of batches")
+    stepper.await_steps(list(shapes.values())[:1])  # the first alone, so that the first step comes soon
     stepper.compile_ahead(shapes.values())
 
 

@@ -34,7 +34,7 @@ profile detector --stage=detector "$@"
 store=prepared/knowledge/twitter2015
 [[ -d $store/captions ]] || "$python" -m scanner_jax.store import captions data/captions/BLIP2_15.txt "$store"
 [[ -f prepared/wikipedia.sqlite ]] ||
-    "$python" -m scanner_jax.store import wikipedia data/wikipedia/abstracts.jsonl prepared/wikipedia.sqlite
+    "$python" -m scanner_jax.knowledge wikipedia build data/wikipedia/abstracts.jsonl prepared/wikipedia.sqlite
 for tokens in "${lengths[@]}"; do
     profile "recognizer-$tokens" --stage=recognizer \
         --config.recognizer.max_tokens="$tokens" --config.recognizer.pack_width="$tokens" "$@"

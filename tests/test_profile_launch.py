@@ -30,7 +30,8 @@ def commands(checkout: Path, backend: str, *arguments: str) -> list[list[str]]:
 @pytest.mark.parametrize(("backend", "lengths"), [("gpu", [128, 256, 512]), ("cpu", [128])])
 def test_the_papers_shapes(tmp_path: Path, backend: str, lengths: list[int]) -> None:
     given = commands(tmp_path, backend, "--peak_tflops=1", "--bandwidth_gbs=2")
-    assert sum("scanner_jax.store" in words for words in given) == 2  # captions and Wikipedia, which were not there
+    assert sum("scanner_jax.store" in words for words in given) == 1  # captions, which were not there
+    assert sum("scanner_jax.knowledge" in words for words in given) == 1  # nor was Wikipedia
     runs = [words[2:] for words in given if words[1] == profiling.__spec__.name]
     assert [next(word for word in run if word.startswith("--stage=")) for run in runs] == [
         "--stage=detector",

@@ -46,7 +46,8 @@ class KnowledgeSources:
         """What decides a prompt's knowledge: the content of the sources, as far as they are read."""
         found = {}
         if self.store is not None and self.kinds:
-            found["store"] = self.store.fingerprint(self.kinds)
+            with_regions = self.use_objects and "regions" in self.store.kinds
+            found["store"] = self.store.fingerprint((*self.kinds, "regions") if with_regions else self.kinds)
         if self.index is not None:
             found["wikipedia_index"] = self.index.fingerprint
             score = f" above {self.fulltext_score}" if "fulltext" in self.lookups else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scanner_jax.retrieval import KnowledgeSources, coverage, found_by, retrieve
-from scanner_jax.store import Store, objects_value, write_kind
+from scanner_jax.store import Store, box_digest, objects_value, write_kind
 from scanner_jax.types import Example, ImageObject, Knowledge, Span
 from scanner_jax.wikipedia import FULLTEXT_SCORE, LOOKUPS, WikipediaIndex, build
 
@@ -133,3 +133,19 @@ def test_fingerprints_follow_only_what_is_read(store: Store, index: WikipediaInd
     changed = Store.open(store.folder)
     assert KnowledgeSources(store=changed, use_captions=True).fingerprints() == before
     assert KnowledgeSources(store=changed, use_captions=True, use_notes=True).fingerprints() != with_notes
+
+
+def test_region_captions_count_where_objects_are_read(store: Store) -> None:
+    captions = KnowledgeSources(store=store, use_captions=True)
+    objects = KnowledgeSources(store=store, use_objects=True)
+    before = captions.fingerprints(), objects.fingerprints()
+    boxes = box_digest(item.box for item in OBJECTS)
+    image = CANDIDATES[0][0].image_id
+    assert image is not None
+    record = (image, {"captions": ["seen"] * len(OBJECTS), "boxes": boxes})
+    write_kind(store.folder, "regions", [record], {})
+    changed = Store.open(store.folder)
+    assert dataclasses.replace(captions, store=changed).fingerprints() == before[0]
+    objects = dataclasses.replace(objects, store=changed)
+    assert objects.fingerprints() != before[1]
+    assert {item.caption for item in retrieve(objects, CANDIDATES[:1])[0].objects} == {"seen"}

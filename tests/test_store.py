@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scanner_jax.store import Store, StoreError, objects_value, reader, write_kind
+from scanner_jax.store import Store, StoreError, box_digest, objects_value, reader, write_kind
 from scanner_jax.types import ImageObject, Span
 
 CAPTIONS = {"1": {"text": "a red kite over a hill"}, "16_02_05": {"text": "zwei Möwen 🕊"}, "O_7": {"text": "a cat"}}
@@ -256,3 +257,53 @@ def test_records_hold_no_extension_types(tmp_path: Path) -> None:
     write_kind(tmp_path, "captions", [("1", {"text": msgpack.ExtType(5, b"code")})], {})
     with pytest.raises(StoreError, match="damaged"):
         Store.open(tmp_path).caption("1")
+
+
+DOG = ImageObject((1.0, 2.0, 30.5, 40.0), "dog", 0.75, "an imported caption")
+CAR = ImageObject((0.0, 0.0, 10.0, 20.0), "car", 0.5)
+
+
+def write_objects(folder: Path, *objects: ImageObject) -> str:
+    write_kind(folder, "objects", [("7", objects_value(objects))], {"importer": "test"})
+    return box_digest(item.box for item in objects)
+
+
+def test_regions_caption_the_objects_they_were_made_for(tmp_path: Path) -> None:
+    boxes = write_objects(tmp_path, DOG, CAR)
+    assert [item.caption for item in Store.open(tmp_path).objects("7")] == ["an imported caption", ""]
+    write_kind(tmp_path, "regions", [("7", {"captions": ["a dog asleep", ""], "boxes": boxes})], {"importer": "test"})
+    objects = Store.open(tmp_path).objects("7")
+    assert [item.caption for item in objects] == ["a dog asleep", ""]
+    assert [(item.box, item.label, item.score) for item in objects] == [(x.box, x.label, x.score) for x in (DOG, CAR)]
+    write_objects(tmp_path, CAR, DOG)
+    with pytest.raises(StoreError, match=r"image 7 has other boxes since; .*knowledge regions IMAGES"):
+        Store.open(tmp_path).objects("7")
+
+
+def test_vectors_come_back_in_the_objects_order(tmp_path: Path) -> None:
+    boxes = write_objects(tmp_path, DOG, CAR)
+    assert Store.open(tmp_path).vectors("7") is None
+    vectors = np.array([[0.6, 0.8, 0], [0, 0, 1]], "<f2")
+    value = {"vectors": vectors.tobytes(), "width": 3, "boxes": boxes}
+    write_kind(tmp_path, "clip", [("7", value)], {"importer": "test"})
+    store = Store.open(tmp_path)
+    np.testing.assert_array_equal(store.vectors("7"), vectors)
+    assert store.vectors("8") is None
+    write_objects(tmp_path, DOG)
+    with pytest.raises(StoreError, match=r"image 7 has other boxes since; .*knowledge clip IMAGES"):
+        Store.open(tmp_path).vectors("7")
+
+
+@pytest.mark.parametrize(
+    "vectors", [b"", np.zeros((3, 3), "<f2").tobytes(), np.full((2, 3), np.nan, "<f2").tobytes(), "text"]
+)
+def test_vectors_that_do_not_fit_are_damage(tmp_path: Path, vectors: Any) -> None:
+    boxes = write_objects(tmp_path, DOG, CAR)
+    write_kind(tmp_path, "clip", [("7", {"vectors": vectors, "width": 3, "boxes": boxes})], {"importer": "test"})
+    with pytest.raises(StoreError, match="clip is damaged or cut short"):
+        Store.open(tmp_path).vectors("7")
+
+
+def test_a_box_digest_tells_boxes_and_their_order_apart() -> None:
+    assert len({box_digest(boxes) for boxes in ([], [DOG.box], [CAR.box], [DOG.box, CAR.box], [CAR.box, DOG.box])}) == 5
+    assert box_digest([(1, 2, 30.5, 40)]) == box_digest([DOG.box])

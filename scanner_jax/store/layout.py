@@ -14,18 +14,26 @@ atomic rename, so a reader sees the old kind or the new one, never half of eithe
 | `captions` | image id | `{"text": str}` |
 | `notes` | example id | `{"text": str, "spans": [[start, end, str]]}`; words, end exclusive; `spans` may be missing |
 | `objects` | image id | `{"objects": [{"box": [x1, y1, x2, y2], "label": str, "score": float, "caption": str}]}` |
+| `regions` | image id | `{"captions": [str], "boxes": str}`: a caption of each object's region, and `box_digest` |
+| `clip` | image id | `{"vectors": bytes, "width": d, "boxes": str}`: unit vectors (n, d), float16 little-endian |
+
+`regions` and `clip` belong to the boxes of `objects`, which may be replaced: `box_digest` tells whether they still do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgpack
+
+from scanner_jax.types import Box
 
 FORMAT = 1
 """Raised by hand when the layout changes; a reader refuses a newer one."""
@@ -37,6 +45,8 @@ IMPORT_COMMANDS = {
     "captions": "python -m scanner_jax.store import captions SOURCE {folder}",
     "notes": "python -m scanner_jax.store import notes SOURCE {folder} --corpus FOLDER (or import notes-jsonl)",
     "objects": "python -m scanner_jax.store import vinvl SOURCE {folder}",
+    "regions": "python -m scanner_jax.knowledge regions IMAGES {folder}",
+    "clip": "python -m scanner_jax.knowledge clip IMAGES {folder}",
 }
 
 Value = dict[str, Any]
@@ -48,6 +58,12 @@ class StoreError(ValueError):
 
 def file_names(fingerprint: str) -> tuple[str, str]:
     return f"{fingerprint[:16]}.array_record", f"{fingerprint[:16]}.keys"
+
+
+def box_digest(boxes: Iterable[Box]) -> str:
+    """What `regions` and `clip` know their boxes by, in the boxes' order: 16 hexadecimal digits of a sha256."""
+    data = b"".join(struct.pack("<4d", *box) for box in boxes)
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
+from jaxtyping import Float16
 
 from scanner_jax.store.layout import (
     RECORD_LIMIT,
     StoreError,
     Value,
+    box_digest,
     damage_reported,
     file_names,
     import_command,
@@ -110,10 +113,38 @@ class Store:
             return {Span(int(start), int(end)): str(text) for start, end, text in spans}
 
     def objects(self, image_id: str) -> tuple[ImageObject, ...]:
-        """The objects detected in an image, in the order they were written; none gives an empty tuple."""
+        """The objects detected in an image, in the order they were written; none gives an empty tuple.
+
+        Where the store has captions of the image's regions, they stand in place of the objects' own.
+
+        Raises:
+            StoreError: the captions are those of other boxes.
+        """
         value = self.get("objects", image_id)
         with damage_reported(self.folder / "objects"):
-            return tuple(_image_object(item) for item in value["objects"]) if value else ()
+            objects = tuple(_image_object(item) for item in value["objects"]) if value else ()
+        regions = self._of_boxes("regions", image_id, objects)
+        if regions is None:
+            return objects
+        with damage_reported(self.folder / "regions"):
+            pairs = zip(objects, regions["captions"], strict=True)
+            return tuple(dataclasses.replace(item, caption=str(caption)) for item, caption in pairs)
+
+    def vectors(self, image_id: str) -> Float16[np.ndarray, "o d"] | None:
+        """CLIP's unit vector of each of the image's objects, in their order; None where there are none.
+
+        Raises:
+            StoreError: the vectors are those of other boxes, or a record is damaged.
+        """
+        objects = self.objects(image_id)
+        value = self._of_boxes("clip", image_id, objects)
+        if value is None:
+            return None
+        with damage_reported(self.folder / "clip"):
+            found = np.frombuffer(value["vectors"], "<f2").reshape(len(objects), int(value["width"]))
+            if not np.isfinite(found).all():
+                raise ValueError(f"vectors of image {image_id} are not finite")
+            return found
 
     def fingerprint(self, kinds: tuple[str, ...]) -> str:
         """A sha256 in hex over the content of these kinds alone: not their order, source or place.
@@ -131,6 +162,17 @@ class Store:
                 f"import them: {import_command(kind, self.folder)}"
             )
         return self._opened[kind]
+
+    def _of_boxes(self, kind: str, image_id: str, objects: tuple[ImageObject, ...]) -> Value | None:
+        """The record of an image in a kind that goes by the boxes; None where the store has none."""
+        value = self.get(kind, image_id) if kind in self._opened else None
+        with damage_reported(self.folder / kind):
+            if value is not None and value["boxes"] != box_digest(item.box for item in objects):
+                raise StoreError(
+                    f"{self.folder / kind}: image {image_id} has other boxes since; make it again: "
+                    f"{import_command(kind, self.folder)}"
+                )
+        return value
 
     def _text(self, kind: str, key: str) -> str | None:
         value = self.get(kind, key)

@@ -12,4 +12,4 @@ python=.venv/bin/python
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy scanner_jax
-"$python" -m pytest "$@"
+"$python" -m pytest -n auto --maxprocesses=4 --dist=worksteal "$@"

@@ -56,6 +56,14 @@ def test_more_examples_than_are_read_together(monkeypatch: pytest.MonkeyPatch, t
         assert builders.read_prepared(prepared) == {"train": split}
 
 
+def test_a_split_may_be_several_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(builders, "_SHARD", 4)
+    split = tuple(Example(str(number), ("rain", str(number))) for number in range(9))
+    prepared = builders.prepare({"train": split, "dev": split[:4]}, folder=tmp_path)
+    assert len(list(prepared.glob("*array_record*"))) == 4
+    assert builders.read_prepared(prepared) == {"train": split, "dev": split[:4]}
+
+
 def test_equal_words_are_one_string_in_memory(tweets: Path, tmp_path: Path) -> None:
     for corpus in (read_corpus(tweets), load_corpus(tweets, prepared_dir=tmp_path / "prepared")):
         assert len({id(word) for example in corpus.splits["train"] for word in example.words}) == 3

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from scanner_jax.corpora.examples import Examples
 from scanner_jax.types import Entity, Example
 
 logger = logging.getLogger(__name__)
+
+_Shard = Callable[[], Iterator[tuple[int, dict[str, Any]]]]
 
 _SEPARATOR = "\t"
 """Joins words and types; the readers let no word with a TAB pass."""
@@ -23,8 +27,11 @@ _SEPARATOR = "\t"
 _AT_ONCE = 1000
 """Records read together."""
 
+_SHARD = 10_000
+"""Records of a file: as many as TFDS holds in memory while it writes them."""
 
-class TaggedCorpus(tfds.core.GeneratorBasedBuilder):
+
+class TaggedCorpus(tfds.core.ShardBasedBuilder):
     """A TFDS builder for sentences with typed spans, in the order of the source.
 
     All features are flat, since TFDS reads nested sequences slowly.
@@ -57,11 +64,11 @@ class TaggedCorpus(tfds.core.GeneratorBasedBuilder):
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {split: self._generate_examples(examples) for split, examples in self._examples.items()}
-
-    def _generate_examples(self, examples: Sequence[Example]) -> Iterator[tuple[int, dict[str, Any]]]:
-        return ((number, _to_record(example)) for number, example in enumerate(examples))
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[_Shard]]:
+        return {
+            split: [functools.partial(_records_of, examples, start) for start in range(0, len(examples), _SHARD)]
+            for split, examples in self._examples.items()
+        }
 
 
 def prepare(splits: Mapping[str, Sequence[Example]], *, folder: Path) -> Path:
@@ -99,19 +106,21 @@ def prepare(splits: Mapping[str, Sequence[Example]], *, folder: Path) -> Path:
     return prepared
 
 
-def read_prepared(prepared: Path) -> dict[str, tuple[Example, ...]]:
+def read_prepared(prepared: Path) -> dict[str, Examples]:
     """Read back what `prepare` wrote, in the same order."""
     sources = tfds.builder_from_directory(str(prepared)).as_data_source()
-    shared: dict[str, str] = {}
-    return {
-        split: tuple(_from_record(record, shared) for record in _records(source)) for split, source in sources.items()
-    }
+    return {split: Examples(map(_from_record, _records(source))) for split, source in sources.items()}
 
 
 def _records(source: Any) -> Iterator[Mapping[str, Any]]:
     """All records of a TFDS data source, in order; reading them one at a time takes half as long again."""
     for start in range(0, len(source), _AT_ONCE):
         yield from source.__getitems__(range(start, min(start + _AT_ONCE, len(source))))
+
+
+def _records_of(examples: Sequence[Example], start: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A file's records with their numbers."""
+    return ((number, _to_record(examples[number])) for number in range(start, min(start + _SHARD, len(examples))))
 
 
 def _to_record(example: Example) -> dict[str, Any]:
@@ -125,14 +134,12 @@ def _to_record(example: Example) -> dict[str, Any]:
     }
 
 
-def _from_record(record: Mapping[str, Any], shared: dict[str, str]) -> Example:
-    """An example; equal words of all examples are one string in memory."""
+def _from_record(record: Mapping[str, Any]) -> Example:
     text = {name: record[name].decode("utf-8") for name in ("id", "image_id", "words", "types")}
     types = text["types"].split(_SEPARATOR)  # one empty string where there are no entities
     entities = tuple(
-        Entity(start, end, shared.setdefault(kind, kind))
-        for (start, end), kind in zip(record["spans"].tolist(), types, strict=False)
+        Entity(start, end, kind) for (start, end), kind in zip(record["spans"].tolist(), types, strict=False)
     )
-    words = tuple(shared.setdefault(word, word) for word in text["words"].split(_SEPARATOR))
+    words = tuple(text["words"].split(_SEPARATOR))
     image = text["id"] if text["image_id"] == text["id"] else text["image_id"] or None
     return Example(text["id"], words, entities, image)

@@ -61,14 +61,16 @@ def split_fingerprint(examples: Sequence[Example], *, has_gold: bool = True) -> 
     """Count and hash one split; without gold it is another than one where gold has no entity."""
     digest = hashlib.sha256()
     counts: collections.Counter[str] = collections.Counter()
+    tokens = 0
     for example in examples:
+        tokens += len(example.words)
         entities = [(entity.start, entity.end, entity.type) for entity in example.entities]
         counts.update(entity.type for entity in example.entities)
         record = [example.id, example.image_id, example.words, entities if has_gold else None]
         digest.update(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")
     return SplitFingerprint(
         sentences=len(examples),
-        tokens=sum(len(example.words) for example in examples),
+        tokens=tokens,
         entities=dict(sorted(counts.items())) if has_gold else None,
         sha256=digest.hexdigest(),
     )

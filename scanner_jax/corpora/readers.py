@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from scanner_jax.corpora.examples import Examples
 from scanner_jax.corpora.layouts import SPLITS, Layout, detect_layout, split_file
 from scanner_jax.corpora.problems import CorpusError, Problem
 from scanner_jax.corpora.schemes import PREFIXES, TagScheme, name_scheme, read_tags
-from scanner_jax.types import NON_ENTITY, Example
+from scanner_jax.types import NON_ENTITY, Entity, Example
 
 _IMAGE_PREFIX = "IMGID:"
 _DOCUMENT_START = "-DOCSTART-"
@@ -29,7 +31,7 @@ class ReadSplit:
         scheme: of its tags; None where the file has words alone, so there is no gold.
     """
 
-    examples: tuple[Example, ...]
+    examples: Examples
     scheme: TagScheme | None
 
 
@@ -65,11 +67,6 @@ class _Sentence(NamedTuple):
     tags: tuple[str, ...]
 
 
-class _File(NamedTuple):
-    sentences: list[_Sentence]
-    has_tags: bool
-
-
 def read_splits(folder: Path) -> dict[str, ReadSplit]:
     """Read a corpus folder's splits.
 
@@ -91,21 +88,44 @@ def read_splits(folder: Path) -> dict[str, ReadSplit]:
     layout = detect_layout(folder)
     problems: list[Problem] = []
     paths = {split: split_file(folder, layout, split, problems) for split in SPLITS}
-    files = {split: _read_file(path, layout, problems) for split, path in paths.items() if path is not None}
-    if "train" in files and files["train"].sentences and not files["train"].has_tags:
+    unique = functools.partial(_unique, seen=set(), repeats={})
+    splits = {
+        split: _read_split(split, path, layout, unique=unique, problems=problems)
+        for split, path in paths.items()
+        if path is not None
+    }
+    if "train" in splits and splits["train"].examples and splits["train"].scheme is None:
         expected = "tagged sentences to train on; only dev and test may do without tags"
         problems.append(Problem(str(paths["train"]), None, "words without tags", expected))
     if problems:
         raise CorpusError(folder, problems)
-    return _splits(files)
+    return splits
 
 
-def _read_file(path: Path, layout: Layout, problems: list[Problem]) -> _File:
-    """A file's sentences, with what is wrong in them added to `problems`."""
-    # Read twice, since a file's lines take several times the memory of its sentences.
+def _read_split(
+    split: str, path: Path, layout: Layout, *, unique: Callable[[str], str], problems: list[Problem]
+) -> ReadSplit:
+    """A file's sentences as examples, with what is wrong in them added to `problems`."""
+    # Read twice, since a file's lines take several times the memory of its examples.
     form = _form(_lines(path, problems), layout)
-    sentences: list[_Sentence] = []
-    shared: dict[str, str] = {}  # equal words and tags are one string in memory
+    examples = Examples()
+
+    def read() -> Iterator[tuple[str, tuple[str, ...], tuple[Entity, ...]]]:
+        for number, (image_id, words, tags) in enumerate(_sentences(path, form, problems)):
+            identity = unique(f"{split}-{number}" if image_id is None else image_id)
+            example = Example(identity, words, read_tags(tags), image_id)
+            examples.append(example)
+            yield identity, tags, example.entities
+
+    scheme = name_scheme(read())  # which takes each sentence as it is read, so that their tags are not kept
+    if not examples and not any(problem.file == str(path) for problem in problems):
+        expected = form.row if layout.columns else "a word and its tag a line, with a blank line after each sentence"
+        problems.append(Problem(str(path), None, "no sentences", expected))
+    return ReadSplit(examples, scheme if form.columns > 1 else None)
+
+
+def _sentences(path: Path, form: _Form, problems: list[Problem]) -> Iterator[_Sentence]:
+    """Yield a file's sentences; what is wrong in them goes to `problems`."""
     for image, rows in _blocks(_lines(path, []), form):
         if form.tweets and image is None:
             number, line = rows[0]
@@ -117,13 +137,8 @@ def _read_file(path: Path, layout: Layout, problems: list[Problem]) -> _File:
             found = f"{_IMAGE_PREFIX}{image.id} without words"
             problems.append(Problem(str(path), image.line, found, "the tweet's words in the lines right below it"))
         pairs = [_row(line, form=form, place=(str(path), number), problems=problems) for number, line in rows]
-        words = tuple(shared.setdefault(word, word) for word, _ in pairs)
-        tags = tuple(shared.setdefault(tag, tag) for _, tag in pairs)
-        sentences.append(_Sentence(None if image is None else image.id, words, tags))
-    if not sentences and not any(problem.file == str(path) for problem in problems):
-        expected = form.row if layout.columns else "a word and its tag a line, with a blank line after each sentence"
-        problems.append(Problem(str(path), None, "no sentences", expected))
-    return _File(sentences, form.columns > 1)
+        words, tags = tuple(word for word, _ in pairs), tuple(tag for _, tag in pairs)
+        yield _Sentence(None if image is None else image.id, words, tags)
 
 
 def _form(lines: Iterable[_Line], layout: Layout) -> _Form:
@@ -239,30 +254,16 @@ def _row(line: str, *, form: _Form, place: tuple[str, int], problems: list[Probl
     return word, tag
 
 
-def _splits(files: Mapping[str, _File]) -> dict[str, ReadSplit]:
-    """Sentences as examples with ids that are unique in the corpus."""
-    seen: set[str] = set()
-    repeats: dict[str, int] = {}
-    splits: dict[str, ReadSplit] = {}
-    for split, file in files.items():
-        examples = []
-        for number, (image_id, words, tags) in enumerate(file.sentences):
-            identity = _unique(f"{split}-{number}" if image_id is None else image_id, seen, repeats)
-            examples.append(Example(identity, words, read_tags(tags), image_id))
-        named = ((e.id, sentence.tags, e.entities) for e, sentence in zip(examples, file.sentences, strict=True))
-        splits[split] = ReadSplit(tuple(examples), name_scheme(named) if file.has_tags else None)
-    return splits
-
-
 def _unique(name: str, seen: set[str], repeats: dict[str, int]) -> str:
     """A name that is not among those seen, with `#2`, `#3` and so on behind it where it has to be; adds it to them.
 
-    `repeats` remembers each name's last number: counting from 2 again every time would be quadratic in its repeats.
+    `repeats` remembers a repeated name's last number: counting from 2 every time would be quadratic in its repeats.
     """
     identity, repeat = name, repeats.get(name, 1)
     while identity in seen:
         repeat += 1
         identity = f"{name}#{repeat}"
     seen.add(identity)
-    repeats[name] = repeat
+    if repeat > 1:
+        repeats[name] = repeat
     return identity

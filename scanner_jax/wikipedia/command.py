@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import rich.console
-import rich.progress
 
 from scanner_jax.files import explain
 from scanner_jax.interrupt import Interrupted, leaving_at_signals
 from scanner_jax.store.sources import file_sha256
+from scanner_jax.throughput import Throughput
 from scanner_jax.wikipedia.building import BuildCounts, build_entries, check_target
 from scanner_jax.wikipedia.entries import Entry
 from scanner_jax.wikipedia.layout import LOOKUPS, WikipediaError
@@ -25,9 +25,6 @@ from scanner_jax.wikipedia.sources import Report, read_source
 PROGRAM = "python -m scanner_jax.knowledge wikipedia"
 
 SHOWN_FAILURES = 5
-
-LINE_EVERY = 30.0
-"""Seconds between two lines of progress where standard error is no terminal."""
 
 EPILOG = f"""examples:
   {PROGRAM} build enwiki-latest-pages-articles-multistream.xml.bz2 prepared/wikipedia.sqlite
@@ -109,8 +106,13 @@ def _build(options: argparse.Namespace) -> int:
     started = time.monotonic()
 
     def entries() -> Iterator[Entry]:
-        with _Reading(options.source, report, console) as reading:
-            yield from read_source(options.source, report, workers=options.workers, at=reading.at)
+        size = options.source.stat().st_size if options.source.is_file() else 1
+        with Throughput("reading", "pages", size, console) as progress:
+
+            def at(place: int) -> None:
+                progress.at(place, report.read)
+
+            yield from read_source(options.source, report, workers=options.workers, at=at)
         source = {"file": options.source.name, "sha256": file_sha256(options.source)}
         provenance.update(importer=report.kind, sources=[source], failed=report.failed, failures=report.failures)
         console.print(f"{report.read:,} read; sorting names and indexing words", highlight=False)
@@ -148,42 +150,3 @@ def _lookup(options: argparse.Namespace) -> int:
 def _described(hit: Hit) -> str:
     via = "" if hit.name == hit.title else f" of {hit.name!r}"
     return f"{hit.title} ({hit.how}{via})\n{hit.text}\n"
-
-
-class _Reading:
-    """Progress through a source: a bar with pages, pages a second and ETA, or a line now and then."""
-
-    def __init__(self, path: Path, report: Report, console: rich.console.Console) -> None:
-        self._report = report
-        self._console = console
-        self._size = path.stat().st_size if path.is_file() else 1
-        self._started = self._said = time.monotonic()
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("reading"),
-            rich.progress.BarColumn(),
-            rich.progress.TaskProgressColumn(),
-            rich.progress.TimeRemainingColumn(),
-            rich.progress.TextColumn("{task.fields[pages]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("reading", total=self._size, pages="")
-
-    def __enter__(self) -> _Reading:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def at(self, place: int) -> None:
-        """So many bytes of the file have been read."""
-        now = time.monotonic()
-        rate = self._report.read / max(now - self._started, 1e-9)
-        pages = f"{self._report.read:,} pages, {rate:,.0f} a second"
-        self._bar.update(self._task, completed=place, pages=pages)
-        if not self._console.is_terminal and now - self._said >= LINE_EVERY:
-            self._said = now
-            left = (now - self._started) * (self._size - place) / max(place, 1)
-            self._console.print(f"{pages}, {place / self._size:.0%}, {left:,.0f} s left", highlight=False)

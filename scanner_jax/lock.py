@@ -24,16 +24,23 @@ LOCK = "lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+class InUseError(ValueError):
+    """Another process has the folder, and this one was not to wait."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Have a folder, made if missing, for this process alone; wait while another one has it, and log who.
 
     The kernel frees the lock when its holder dies, however it dies, so that a lock file left behind blocks nobody.
     On NFS (Linux 2.6.12 or later) and on Lustre mounted with `flock`, it holds between hosts too; a mount with
     `local_lock` or `localflock` keeps it within each host, so let only one host work on such a folder. On a file
     system without locks there is a warning and no protection.
+
+    Raises:
+        InUseError: another process has it, with `wait` off; says who.
     """
-    with contextlib.closing(_acquire(folder)) as file:
+    with contextlib.closing(_acquire(folder, wait)) as file:
         with naming(folder / LOCK):
             file.truncate(0)
             holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -42,14 +49,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _acquire(folder: Path) -> IO[str]:
+def _acquire(folder: Path, wait: bool) -> IO[str]:
     """Open and lock the lock file; closing it frees the lock."""
     path = folder / LOCK
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
         try:
-            _lock(file, folder)
+            _lock(file, folder, wait)
             # The folder may have been deleted while this waited: then the locked file is no longer the one there.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(path.stat(), os.fstat(file.fileno())):
@@ -60,10 +67,12 @@ def _acquire(folder: Path) -> IO[str]:
         file.close()
 
 
-def _lock(file: IO[str], folder: Path) -> None:
+def _lock(file: IO[str], folder: Path, wait: bool) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if not wait:
+            raise InUseError(f"{folder} is in use by {_holder(file)}") from None
         logger.warning("%s is in use by %s; waiting until it is free", folder, _holder(file))
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
+from torchvision_shim import declare_operators
 
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 
@@ -27,22 +27,8 @@ TINY_WORDS = (
 
 @pytest.fixture(scope="session")
 def transformers() -> ModuleType:
-    """Hugging Face's package with its torch classes.
-
-    They import torchvision, which fails beside a torch of another build (a CPU torch with the registry's
-    CUDA torchvision). No test here calls torchvision's operators, so their mere declaration helps then.
-    """
-    import torch
-
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError):
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for operator in ("nms", "qnms"):
-            torch.library.define(
-                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            )
+    """Hugging Face's package with its torch classes, whatever torchvision there is."""
+    declare_operators()
     import transformers
 
     return transformers

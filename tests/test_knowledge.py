@@ -70,7 +70,8 @@ def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
         assert said in answer
         assert "build the index of Wikipedia's texts" in answer
     assert main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in SUBCOMMANDS)
+    said = capsys.readouterr().out
+    assert all(name in said for name in SUBCOMMANDS)
 
 
 def test_wikipedia_needs_neither_torch_nor_jax(pages: Path, tmp_path: Path) -> None:

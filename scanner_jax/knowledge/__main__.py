@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 SUBCOMMANDS = {
     "wikipedia": ("scanner_jax.wikipedia.command", "build the index of Wikipedia's texts, and look mentions up in it"),
+    "captions": ("scanner_jax.knowledge.captions", "caption images with BLIP-2"),
+    "merge": ("scanner_jax.knowledge.merging", "make a kind of the store from the shards of several machines"),
 }
 """Name -> the module whose `main(arguments)` returns the exit status, and what it is for."""
 

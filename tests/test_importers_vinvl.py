@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from scanner_jax.store import Store, StoreError
 from scanner_jax.store.__main__ import main
+from scanner_jax.store.sources import Imported
 from scanner_jax.store.vinvl import read_vinvl
 from scanner_jax.types import ImageObject
 
@@ -42,16 +45,22 @@ def boxes(**rows: Any) -> np.ndarray:
     return np.array([list(box.values()), [1, 2, 100, 50]], np.float32)
 
 
-def objects_of(imported) -> dict[str, list[str]]:
+def read(paths: Sequence[Path], **options: Any) -> Imported:
+    """Read all records: until then neither faults nor what is skipped are known."""
+    imported = read_vinvl(paths, **options)
+    return dataclasses.replace(imported, records=tuple(imported.records))
+
+
+def objects_of(imported: Imported) -> dict[str, list[str]]:
     return {key: [item["label"] for item in value["objects"]] for key, value in imported.records}
 
 
 def test_objects_are_sorted_by_score_and_keyed_by_image(tmp_path: Path) -> None:
     write(tmp_path)
     write(tmp_path, "O_7.npz", image_w=None, image_h=None)
-    imported = read_vinvl([tmp_path])
+    imported = read([tmp_path])
     assert objects_of(imported) == {"17_06_1": ["big dog", "red car"], "O_7": ["big dog", "red car"]}
-    assert objects_of(read_vinvl([tmp_path / "O_7.npz"], label="objects")) == {"O_7": ["dog", "car"]}
+    assert objects_of(read([tmp_path / "O_7.npz"], label="objects")) == {"O_7": ["dog", "car"]}
     assert not any(imported.remarks.values())
 
 
@@ -92,19 +101,19 @@ def test_the_command_writes_a_store(tmp_path: Path, capsys: pytest.CaptureFixtur
     ],
 )
 def test_boxes_that_are_none_are_left_out_and_listed(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
-    imported = read_vinvl([write(tmp_path, **changed)])
+    imported = read([write(tmp_path, **changed)])
     assert objects_of(imported) == {"17_06_1": ["big dog"]}
-    assert imported.remarks["skipped boxes"] == (f"17_06_1.jpg.npz object 0 ({reason})",)
+    assert imported.remarks["skipped boxes"] == [f"17_06_1.jpg.npz object 0 ({reason})"]
 
 
 def test_a_pixel_beyond_the_image_is_rounding(tmp_path: Path) -> None:
-    imported = read_vinvl([write(tmp_path, bounding_boxes=boxes(x1=-0.5, x2=100.5))])
+    imported = read([write(tmp_path, bounding_boxes=boxes(x1=-0.5, x2=100.5))])
     assert len(objects_of(imported)["17_06_1"]) == 2
 
 
 def test_an_image_without_objects_is_kept(tmp_path: Path) -> None:
     empty = {"bounding_boxes": np.zeros((0, 4)), "scores": np.zeros(0), "attr_obj": np.zeros(0), "objects": np.zeros(0)}
-    assert objects_of(read_vinvl([write(tmp_path, **empty)])) == {"17_06_1": []}
+    assert objects_of(read([write(tmp_path, **empty)])) == {"17_06_1": []}
 
 
 class Trap:
@@ -133,13 +142,13 @@ class Trap:
 def test_files_of_another_form_are_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     path = write(tmp_path, **changed)
     with pytest.raises(StoreError, match=message) as raised:
-        read_vinvl([path])
+        read([path])
     assert str(path) in str(raised.value)
 
 
 def test_features_that_are_pickled_do_no_harm_where_they_are_not_read(tmp_path: Path) -> None:
     path = write(tmp_path, box_features=np.array([Trap()], dtype=object))
-    assert len(read_vinvl([path]).records) == 1
+    assert len(objects_of(read([path]))) == 1
 
 
 def test_a_header_that_promises_too_much_is_damage(tmp_path: Path) -> None:
@@ -151,15 +160,15 @@ def test_a_header_that_promises_too_much_is_damage(tmp_path: Path) -> None:
             if name == "scores.npy":
                 data = data.replace(b"(2,), ", b"(9999999999999,), ").replace(b" " * 12 + b"\n", b"\n")
             archive.writestr(name, data)
-    imported = read_vinvl([tmp_path])
+    imported = read([tmp_path])
     assert list(objects_of(imported)) == ["good"]
     assert "17_06_1.jpg.npz (" in imported.remarks["skipped files, damaged"][0]
 
 
 def test_an_array_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scanner_jax.store.vinvl.ARRAY_LIMIT", 200)
+    monkeypatch.setattr("scanner_jax.store.vinvl_npz.ARRAY_LIMIT", 200)
     with pytest.raises(StoreError, match=r"bytes; at most 200 are read"):
-        read_vinvl([write(tmp_path, attr_obj=np.array(["x" * 90, "y"]))])
+        read([write(tmp_path, attr_obj=np.array(["x" * 90, "y"]))])
 
 
 def test_wrong_sources_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,8 +181,8 @@ def test_wrong_sources_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixt
     sources = [str(folder) for folder in (one, two, tmp_path / "empty", tmp_path / "nowhere")]
     assert main(["import", "vinvl", *sources, str(tmp_path / "store")]) == 1
     printed = capsys.readouterr().err
-    assert "7.jpg.npz: image 7 has another file already" in printed
-    assert "empty holds no .npz file" in printed and "nowhere does not exist" in printed
+    assert f"7.jpg.npz: image 7 stands in {one / '7.npz'} already" in printed
+    assert "empty holds no .npz or .tsv file" in printed and "nowhere does not exist" in printed
     np.savez(tmp_path / "empty" / "model.npz", weights=np.zeros(3))
     assert main(["import", "vinvl", str(tmp_path / "empty"), str(tmp_path / "store")]) == 1
     assert "no objects in" in capsys.readouterr().err
@@ -183,7 +192,7 @@ def test_wrong_sources_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs data/vinvl")
 @pytest.mark.parametrize("label", ["attr_obj", "objects"])
 def test_the_real_files(label: str) -> None:
-    imported = read_vinvl([DATA], label=label)
+    imported = read([DATA], label=label)
     found = dict(imported.records)
     assert {key: len(value["objects"]) for key, value in found.items()} == {
         "111254": 10,
@@ -193,7 +202,7 @@ def test_the_real_files(label: str) -> None:
         "O_2371": 36,
         "O_4154": 31,
     }
-    assert imported.remarks["skipped files, not VinVL's"] == ("vinvl_golden.npz",)
+    assert imported.remarks["skipped files, not VinVL's"] == ["vinvl_golden.npz"]
     for key, value in found.items():
         with np.load(DATA / f"{key}.jpg.npz") as source:
             order = np.argsort(-source["scores"], kind="stable")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from scanner_jax.corpora import read_corpus
 from scanner_jax.store.importers import read_captions, read_notes
+from scanner_jax.store.layout import Value, read_provenance
 from scanner_jax.store.leaks import find_labels, leak_table, leak_warnings
 from scanner_jax.store.notes_jsonl import read_notes_jsonl
 from scanner_jax.store.reader import Store
@@ -24,12 +26,22 @@ EPILOG = """examples:
       --corpus data/twitter2015
   python -m scanner_jax.store import notes-jsonl my-notes.jsonl prepared/knowledge/own --corpus my-corpus
   python -m scanner_jax.store import vinvl data/vinvl prepared/knowledge/twitter2015 --label attr_obj
+  python -m scanner_jax.store import vinvl predictions.tsv prepared/knowledge/own --label objects
 
 Wikipedia has a command of its own: python -m scanner_jax.knowledge wikipedia build SOURCE INDEX
 
 Captions, notes and objects of one corpus share one store: each import replaces its own kind and leaves the others.
 Both forms of notes are one kind. What an import skipped is listed in the kind's provenance.json."""
 
+
+VINVL = """Import VinVL's objects, from either form; the features in them are left alone.
+
+  TSV  lines of key<TAB>{"objects": [{"rect": [x1, y1, x2, y2], "class": "car", "conf": 0.5}, ...]}; the key is an
+       image id or its file name. With --label attr_obj the class stands after its likely attributes, as VinVL's demo
+       writes them, where the objects have "attributes" and "attr_scores"; otherwise alone, which is said.
+  npz  files named <image id>.npz or <image id>.jpg.npz with bounding_boxes, scores, objects and attr_obj
+
+Boxes that are none are dropped and listed; a file cut short, a broken line and an image that comes twice are errors."""
 
 CHECK = """Look for a corpus's gold entities in the notes on their own example, verbatim, and count per split:
 
@@ -92,12 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     notes_jsonl.add_argument("--corpus", type=Path, metavar="FOLDER", help="check ids and spans against this corpus")
     notes_jsonl.set_defaults(command=_import_notes_jsonl)
 
-    text = "VinVL's objects from npz files, one per image, named <image id>.npz or <image id>.jpg.npz"
-    vinvl = kinds.add_parser("vinvl", help=text, description=f"Import {text}.")
-    vinvl.add_argument("source", nargs="+", type=Path, metavar="SOURCE", help="folders of npz files, or such files")
+    text = "VinVL's objects, from its own TSV or from npz files, one per image"
+    vinvl = kinds.add_parser("vinvl", help=text, description=VINVL, formatter_class=raw)
+    vinvl.add_argument("source", nargs="+", type=Path, metavar="SOURCE", help="npz and TSV files, or folders of them")
     vinvl.add_argument("target", type=Path, metavar="TARGET", help="store folder: prepared/knowledge/NAME")
     vinvl.add_argument(
-        "--label", choices=LABELS, default=LABELS[0], help="the label with its attribute (the default), or alone"
+        "--label", choices=LABELS, default=LABELS[0], help="the class with its attributes (the default), or alone"
     )
     vinvl.set_defaults(command=_import_vinvl)
 
@@ -142,9 +154,17 @@ def _import_notes_jsonl(options: argparse.Namespace) -> None:
 
 def _import_vinvl(options: argparse.Namespace) -> None:
     imported = read_vinvl(options.source, label=options.label)
-    write_kind(options.target, "objects", imported.records, imported.provenance("vinvl", 1) | {"label": options.label})
+    provenance: dict[str, Any] = {"label": options.label, "objects": 0}
+
+    def records() -> Iterator[tuple[str, Value]]:
+        for image, value in imported.records:
+            provenance["objects"] += len(value["objects"])
+            yield image, value
+        provenance.update(imported.provenance("vinvl", 1))
+
+    write_kind(options.target, "objects", records(), provenance)
     _print_summary("objects", imported, options.target, of="images")
-    print(f"  objects in all: {sum(len(value['objects']) for _, value in imported.records):,}")
+    print(f"  objects in all: {provenance['objects']:,}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -161,7 +181,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _print_summary(kind: str, imported: Imported, target: Path, *, of: str | None = None) -> None:
-    print(f"{len(imported.records):,} {of or kind} -> {target / kind}")
+    print(f"{read_provenance(target / kind)['count']:,} {of or kind} -> {target / kind}")
     for remark, places in imported.remarks.items():
         shown = ", ".join(places[:SHOWN_PLACES]) + (", ..." if len(places) > SHOWN_PLACES else "")
         print(f"  {remark}: {len(places):,}" + (f" ({shown})" if places else ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ LISTED_PLACES = 1000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Imported:
-    """What an importer read: the records, what it noticed (remark -> places), and the sources."""
+    """What an importer read: the records, what it noticed (remark -> places), and the sources.
 
-    records: tuple[tuple[str, Value], ...]
-    remarks: Mapping[str, tuple[str, ...]]
+    Records of large sources stream: they can be read once, and what was noticed is complete after the last one.
+    """
+
+    records: Iterable[tuple[str, Value]]
+    remarks: Mapping[str, Sequence[str]]
     sources: tuple[Path, ...]
 
     def provenance(self, importer: str, version: int) -> dict[str, Any]:

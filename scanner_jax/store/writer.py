@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -37,7 +38,7 @@ def write_kind(
         folder: the store; made if missing.
         kind: small letters and underscores; the sub-folder's name.
         records: pairs of key and value; read once, one at a time.
-        provenance: what is known of the source; JSON.
+        provenance: what is known of the source; JSON. Looked at after the records, so that they can add to it.
 
     Returns:
         The content's fingerprint, sha256 in hex; the same for the same records in another order.
@@ -54,7 +55,18 @@ def write_kind(
             raise StoreError(f"{path} is a file; give the store's folder, such as prepared/knowledge/twitter2015")
     if target.is_dir() and any(target.iterdir()) and not (target / "provenance.json").exists():
         raise StoreError(f"{target} holds files that are not a knowledge store's; choose another store folder")
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _write(folder, kind, records, provenance)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty: another kind has been written meanwhile
+                folder.rmdir()
+        raise
+
+
+def _write(folder: Path, kind: str, records: Iterable[tuple[str, Value]], provenance: Mapping[str, Any]) -> str:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
         digests = _write_records(Path(aside) / "records", records)
         keys = msgpack.packb(list(digests))
@@ -74,7 +86,7 @@ def write_kind(
             "package_version": __version__,
         }
         (Path(aside) / "provenance.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        _put_in_place(Path(aside), target, fingerprint)
+        _put_in_place(Path(aside), folder / kind, fingerprint)
     return fingerprint
 
 

@@ -1,0 +1,58 @@
+"""What either form of VinVL's output says of an image, and which of its objects are any."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from scanner_jax.types import Box, ImageObject
+
+LABELS = ("attr_obj", "objects")
+"""What an object's label may be: its class with its attributes (`red car`), or alone (`car`)."""
+
+LONGEST_SIDE = 20_000
+"""Pixels; a coordinate beyond it is none of an image's."""
+
+_SLACK = 1.0  # pixels that a box may reach beyond its image
+
+
+class Row(NamedTuple):
+    """One image: its id, the file (and line) it was read from, and its objects.
+
+    Its sides are in pixels, None where they are not known; `without_attributes` says that attributes were asked for,
+    and that an object had none, not even an empty list.
+    """
+
+    image: str
+    place: str
+    objects: tuple[tuple[Box, str, float], ...]
+    width: float | None = None
+    height: float | None = None
+    without_attributes: bool = False
+
+
+def valid_objects(row: Row) -> tuple[tuple[ImageObject, ...], list[str]]:
+    """The objects that are valid, best first and equal ones in their order, and what was dropped and why."""
+    width, height = (side if side and 0 < side <= LONGEST_SIDE else LONGEST_SIDE for side in (row.width, row.height))
+    objects: list[ImageObject] = []
+    dropped: list[str] = []
+    for number, (box, label, score) in enumerate(row.objects):
+        if reason := _fault(box, label, score, width, height):
+            dropped.append(f"{Path(row.place).name} object {number} ({reason})")
+        else:
+            objects.append(ImageObject(box, label.strip(), score))
+    return tuple(sorted(objects, key=lambda item: -item.score)), dropped
+
+
+def _fault(box: Box, label: str, score: float, width: float, height: float) -> str:
+    x1, y1, x2, y2 = box
+    if not all(map(math.isfinite, (*box, score))):
+        return "not finite"
+    if not (x1 < x2 and y1 < y2):
+        return "no area"
+    if min(x1, y1) < -_SLACK or x2 > width + _SLACK or y2 > height + _SLACK:
+        return "outside the image"
+    if not 0 <= score <= 1:
+        return "score outside 0 to 1"
+    return "" if label.strip() else "empty label"

@@ -219,7 +219,7 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
 def _corpus_problems(config: ConfigDict, corpus: Corpus) -> list[str]:
     """Settings that do not fit what the corpus holds."""
     problems = []
-    if config.recognizer.grounding_weight and not _has_boxes(corpus):
+    if config.recognizer.grounding_weight and not corpus.has_boxes:
         problems.append(
             f"recognizer.grounding_weight={config.recognizer.grounding_weight}: no gold entity of {config.corpus} has "
             "a box to learn from; set it to 0"
@@ -262,9 +262,3 @@ def _optimizer_problems(stage: str, section: ConfigDict, *, used_vocabulary: boo
             "only those in use are trained; set execution.used_vocabulary=False, or leave embedding out"
         ]
     return []
-
-
-def _has_boxes(corpus: Corpus) -> bool:
-    return any(
-        entity.boxes for examples in corpus.splits.values() for example in examples for entity in example.entities
-    )

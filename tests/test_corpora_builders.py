@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -30,13 +31,16 @@ def tweets(tmp_path: Path) -> Path:
 
 WORDS = st.text(st.characters(exclude_characters="\t\n", exclude_categories=["Cs"]), min_size=1, max_size=6)
 TAGS = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-OTHER"])
+CORNERS = st.floats(allow_nan=False, allow_infinity=False)
+BOXES = st.lists(st.tuples(CORNERS, CORNERS, CORNERS, CORNERS), max_size=2).map(tuple)
 
 
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
     rows = draw(st.lists(st.tuples(WORDS, TAGS), min_size=1, max_size=8))
     words, tags = zip(*rows, strict=True)
-    return Example(draw(WORDS), words, entities_from_tags(tags), draw(st.none() | WORDS))
+    entities = tuple(dataclasses.replace(entity, boxes=draw(BOXES)) for entity in entities_from_tags(tags))
+    return Example(draw(WORDS), words, entities, draw(st.none() | WORDS))
 
 
 @settings(max_examples=15, deadline=None)

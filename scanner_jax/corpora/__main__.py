@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from scanner_jax.corpora import images
 from scanner_jax.corpora.corpus import Corpus, read_corpus
 from scanner_jax.corpora.layouts import LAYOUTS, SPLITS
 from scanner_jax.corpora.problems import CorpusError
+
+_SHOWN = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,18 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         corpus = read_corpus(options.folder)
+        checked = _check_images(corpus, options)
     except CorpusError as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:  # a folder that may not be looked into
         print(f"{error.filename or options.folder}: {error.strerror or error}", file=sys.stderr)
         return 1
-    print(report(corpus))
+    print("\n".join([report(corpus), *checked]))
     return 0
 
 
 def report(corpus: Corpus) -> str:
-    """A corpus's counts per split and type, its tagging scheme, variant and fingerprint, as text."""
+    """A corpus's counts per split and type, with and without boxes, its scheme, variant and fingerprint, as text."""
     schemes = {name: str(corpus.schemes[name]) if corpus.has_gold(name) else "none" for name in corpus.splits}
     if len(set(schemes.values())) == 1:
         tags = [f"tags:        {schemes['train']}"]
@@ -38,7 +43,9 @@ def report(corpus: Corpus) -> str:
         "",
         *_table(_type_rows(corpus)),
         "",
+        *([*_table(_box_rows(corpus)), ""] if corpus.annotations else []),
         *tags,
+        *_boxes(corpus),
         f"variant:     {corpus.variant}",
         f"fingerprint: {corpus.fingerprint}",
         *(f"warning:     {warning}" for warning in corpus.warnings),
@@ -64,6 +71,51 @@ def _type_rows(corpus: Corpus) -> list[list[str]]:
     return rows
 
 
+def _box_rows(corpus: Corpus) -> list[list[str]]:
+    """Entities with a box and without one, of each type and of all."""
+    splits = {name: split for name, split in corpus.split_fingerprints.items() if split.entities is not None}
+    rows = [["groundable / not", *splits, "all"]]
+    for kinds, title in [*(([kind], kind) for kind in corpus.types), (list(corpus.types), "all")]:
+        pairs = [
+            (
+                sum(split.groundable.get(kind, 0) for kind in kinds),
+                sum((split.entities or {}).get(kind, 0) for kind in kinds),
+            )
+            for split in splits.values()
+        ]
+        pairs.append((sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)))
+        rows.append([title, *(f"{groundable:,} / {count - groundable:,}" for groundable, count in pairs)])
+    return rows
+
+
+def _boxes(corpus: Corpus) -> list[str]:
+    if not corpus.annotations:
+        return []
+    boxes = sum(len(annotation.objects) for annotation in corpus.annotations.values())
+    entities = (entity for split in corpus.splits.values() for example in split for entity in example.entities)
+    most = max((len(entity.boxes) for entity in entities), default=0)
+    return [f"boxes:       {boxes:,} in {len(corpus.annotations):,} files of xml/; one entity has up to {most}"]
+
+
+def _check_images(corpus: Corpus, options: argparse.Namespace) -> list[str]:
+    """What the images say of the boxes, where there are both."""
+    folder = options.images or Path(options.folder) / images.FOLDER
+    if not corpus.annotations or (options.images is None and not folder.is_dir()):
+        return []
+    found = images.check_images(corpus.annotations, folder)
+    lines = [f"images:      {found.equal:,} of those in xml/ have the size stated there"]
+    others = {
+        "of another size": found.other,
+        "that cannot be read": found.unreadable,
+        f"not in {folder}": found.missing,
+    }
+    for what, places in others.items():
+        if places:
+            shown = "; ".join(places[:_SHOWN]) + ("; ..." if len(places) > _SHOWN else "")
+            lines.append(f"warning:     {len(places):,} images {what}: {shown}")
+    return lines
+
+
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
@@ -78,11 +130,18 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="count and fingerprint a corpus, or list everything that is wrong with it",
         description="Read a corpus as training would and print sentences, tokens, images and entities per split, "
-        "entities per type, the tagging scheme, which published variant it is, and a fingerprint. Nothing is written.",
+        "entities per type, how many of them have a box, the tagging scheme, which published variant it is, and a "
+        "fingerprint; names in xml/ that no entity has, and boxes that cannot be right. Nothing is written.",
         epilog=_layouts(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument("folder", metavar="FOLDER", help="the corpus, for example data/twitter2015")
+    check.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="compare the sizes stated in xml/ with these images; default: FOLDER/images where there is one",
+    )
     return parser
 
 
@@ -95,6 +154,7 @@ def _layouts() -> str:
         "A blank line, or a -DOCSTART- row, ends a sentence. Tags may be IOB1, IOB2, BIOES or BILOU; what is none of",
         "them is read leniently. Data of your own may lack dev, and its dev and test may have words alone, one a line:",
         "they are predicted then, and not scored. Other files in the folder are left alone.",
+        "Boxes: xml/<image id>.xml, Pascal VOC, whose objects are named with entities' words joined by single spaces.",
         "",
         "Exit code: 0 where the corpus can be used (what is odd about it only warns),",
         "1 where it can't, with every problem's file and line, 2 for wrong arguments.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,16 +33,17 @@ _SHARD = 10_000
 
 
 class TaggedCorpus(tfds.core.ShardBasedBuilder):
-    """A TFDS builder for sentences with typed spans, in the order of the source.
+    """A TFDS builder for sentences with typed spans and their boxes, in the order of the source.
 
-    All features are flat, since TFDS reads nested sequences slowly.
+    All features are flat, since TFDS reads nested sequences slowly. Boxes are JSON, one list of boxes for each entity,
+    since TFDS rounds floats to 32 bits; where no entity has one, they are empty.
 
     Args:
         splits: each split's examples.
         data_dir: the folder below which TFDS lays its files.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     """Of the stored form, not of the data: raise it with the features, and old files are not read again."""
 
     code_path = None
@@ -59,6 +61,7 @@ class TaggedCorpus(tfds.core.ShardBasedBuilder):
             "words": tfds.features.Text(),
             "types": tfds.features.Text(),
             "spans": tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
+            "boxes": tfds.features.Text(),
         }
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
@@ -125,20 +128,25 @@ def _records_of(examples: Sequence[Example], start: int) -> Iterator[tuple[int, 
 
 def _to_record(example: Example) -> dict[str, Any]:
     spans = [(entity.start, entity.end) for entity in example.entities]
+    boxes = [entity.boxes for entity in example.entities]
     return {
         "id": example.id,
         "image_id": example.image_id or "",
         "words": _SEPARATOR.join(example.words),
         "types": _SEPARATOR.join(entity.type for entity in example.entities),
         "spans": np.asarray(spans, dtype=np.int32).reshape(-1, 2),
+        "boxes": json.dumps(boxes) if any(boxes) else "",
     }
 
 
 def _from_record(record: Mapping[str, Any]) -> Example:
-    text = {name: record[name].decode("utf-8") for name in ("id", "image_id", "words", "types")}
+    text = {name: record[name].decode("utf-8") for name in ("id", "image_id", "words", "types", "boxes")}
     types = text["types"].split(_SEPARATOR)  # one empty string where there are no entities
+    spans = record["spans"].tolist()
+    boxes = json.loads(text["boxes"]) if text["boxes"] else [()] * len(spans)
     entities = tuple(
-        Entity(start, end, kind) for (start, end), kind in zip(record["spans"].tolist(), types, strict=False)
+        Entity(start, end, kind, tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in own))
+        for (start, end), kind, own in zip(spans, types, boxes, strict=False)
     )
     words = tuple(text["words"].split(_SEPARATOR))
     image = text["id"] if text["image_id"] == text["id"] else text["image_id"] or None

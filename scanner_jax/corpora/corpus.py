@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from scanner_jax.corpora.annotations import Annotation, find_orphans
 from scanner_jax.corpora.fingerprints import SplitFingerprint, corpus_fingerprint, recognise, split_fingerprint
 from scanner_jax.corpora.readers import ReadSplit, read_splits
 from scanner_jax.corpora.schemes import TagScheme
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 FEW_ENTITIES = 10
 """A type with fewer in the whole corpus is warned of: it may be misspelt, and it can hardly be learned."""
+
+_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Corpus:
         split_fingerprints: each split's counts and hash.
         schemes: the tagging scheme of each split with gold. A split that is not among them has words alone: its
             examples have no entities because nobody knows them.
+        annotations: what `xml/` says of each image, by image id; empty where the corpus has no boxes.
         warnings: what to know before training, or before comparing numbers on it with published ones.
     """
 
@@ -42,11 +46,17 @@ class Corpus:
     splits: Mapping[str, Sequence[Example]]
     split_fingerprints: Mapping[str, SplitFingerprint]
     schemes: Mapping[str, TagScheme]
+    annotations: Mapping[str, Annotation] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def has_gold(self, split: str) -> bool:
         """Whether a split is annotated, so that it can be trained on and scored."""
         return split in self.schemes
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether any gold entity has a box, so that grounding can be learned and scored."""
+        return any(split.groundable for split in self.split_fingerprints.values())
 
 
 def read_corpus(folder: str | Path) -> Corpus:
@@ -59,7 +69,7 @@ def read_corpus(folder: str | Path) -> Corpus:
         CorpusError: everything that is wrong with it, with file and line.
     """
     folder = Path(folder)
-    splits = read_splits(folder)
+    splits, annotations = read_splits(folder)
     fingerprints = {
         name: split_fingerprint(split.examples, has_gold=split.scheme is not None) for name, split in splits.items()
     }
@@ -72,7 +82,13 @@ def read_corpus(folder: str | Path) -> Corpus:
         splits={name: split.examples for name, split in splits.items()},
         split_fingerprints=fingerprints,
         schemes={name: split.scheme for name, split in splits.items() if split.scheme is not None},
-        warnings=(*recognition.warnings, *_split_warnings(splits), *_type_warnings(splits)),
+        annotations=annotations,
+        warnings=(
+            *recognition.warnings,
+            *_split_warnings(splits),
+            *_type_warnings(splits),
+            *_box_warnings(splits, annotations),
+        ),
     )
 
 
@@ -145,4 +161,20 @@ def _type_warnings(splits: Mapping[str, ReadSplit]) -> list[str]:
     return [
         *([f"types with fewer than {FEW_ENTITIES} entities, misspelt perhaps: {', '.join(few)}"] if few else []),
         *([f"types that do not occur in train and cannot be learned: {', '.join(unseen)}"] if unseen else []),
+    ]
+
+
+def _box_warnings(splits: Mapping[str, ReadSplit], annotations: Mapping[str, Annotation]) -> list[str]:
+    """What in `xml/` belongs to no entity, and boxes that cannot be right."""
+    images = {example.image_id for split in splits.values() for example in split.examples}
+    with_gold = [example for split in splits.values() if split.scheme for example in split.examples]
+    found: dict[str, Sequence[object]] = {
+        "names in xml/ that are no entity's; their boxes are left out": find_orphans(with_gold, annotations),
+        "files in xml/ whose image no sentence has": [f"{image}.xml" for image in annotations if image not in images],
+        "odd boxes in xml/": [odd for annotation in annotations.values() for odd in annotation.odd],
+    }
+    return [
+        f"{len(places):,} {what}: {'; '.join(map(str, places[:_SHOWN]))}{'; ...' if len(places) > _SHOWN else ''}"
+        for what, places in found.items()
+        if places
     ]

@@ -19,15 +19,17 @@ class SplitFingerprint:
         sentences: sentences or tweets.
         tokens: words.
         entities: entities of each type, types sorted; None for a split without gold.
-        sha256: hash (hex) of what was read: ids, words and entities. Not of the file's bytes, so that line ends, a
-            byte order mark or IOB1 instead of IOB2 don't make another corpus of the same one, and no edit that
-            changes an example goes unseen.
+        sha256: hash (hex) of what was read: ids, words, entities and boxes. Not of the file's bytes, so that line
+            ends, a byte order mark or IOB1 instead of IOB2 don't make another corpus of the same one, and no edit
+            that changes an example goes unseen.
+        groundable: entities with a box, of each type that has any.
     """
 
     sentences: int
     tokens: int
     entities: Mapping[str, int] | None
     sha256: str
+    groundable: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,10 +45,11 @@ class KnownSplit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KnownVariant:
-    """A published variant of a corpus."""
+    """A published variant of a corpus; `groundable` is how many entities of all its splits have a box, if known."""
 
     name: str
     splits: Mapping[str, KnownSplit]
+    groundable: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,12 +63,17 @@ class Recognition:
 def split_fingerprint(examples: Sequence[Example], *, has_gold: bool = True) -> SplitFingerprint:
     """Count and hash one split; without gold it is another than one where gold has no entity."""
     digest = hashlib.sha256()
-    counts: collections.Counter[str] = collections.Counter()
+    counts, groundable = collections.Counter[str](), collections.Counter[str]()
     tokens = 0
     for example in examples:
         tokens += len(example.words)
-        entities = [(entity.start, entity.end, entity.type) for entity in example.entities]
+        # An entity without boxes looks as if there were none, so that a corpus without any keeps its fingerprint.
+        entities = [
+            (entity.start, entity.end, entity.type, *((entity.boxes,) if entity.boxes else ()))
+            for entity in example.entities
+        ]
         counts.update(entity.type for entity in example.entities)
+        groundable.update(entity.type for entity in example.entities if entity.boxes)
         record = [example.id, example.image_id, example.words, entities if has_gold else None]
         digest.update(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")
     return SplitFingerprint(
@@ -73,6 +81,7 @@ def split_fingerprint(examples: Sequence[Example], *, has_gold: bool = True) -> 
         tokens=tokens,
         entities=dict(sorted(counts.items())) if has_gold else None,
         sha256=digest.hexdigest(),
+        groundable=dict(sorted(groundable.items())),
     )
 
 
@@ -96,17 +105,19 @@ def recognise(splits: Mapping[str, SplitFingerprint]) -> Recognition:
             return Recognition(variant.name)
     for variant in KNOWN_VARIANTS:
         if not _differences(variant, splits):
-            return _recognised_by_counts(variant)
+            return _recognised_by_counts(variant, sum(sum(split.groundable.values()) for split in splits.values()))
     return Recognition("unknown variant", (_nearest(splits),))
 
 
-def _recognised_by_counts(variant: KnownVariant) -> Recognition:
+def _recognised_by_counts(variant: KnownVariant, groundable: int) -> Recognition:
     known = variant.splits.values()
     if all(split.sha256 is not None for split in known):
-        warning = f"every count is that of {variant.name}, but ids, words or spans are not: an edited copy"
+        warning = f"every count is that of {variant.name}, but ids, words, spans or boxes are not: an edited copy"
         return Recognition(f"{variant.name} (by its counts; other content)", (warning,))
     if all(split.entities is not None for split in known):
         return Recognition(f"{variant.name} (by its published counts)")
+    if variant.groundable == groundable:
+        return Recognition(f"{variant.name} (by its numbers of tweets and of groundable entities)")
     warning = f"{variant.name} was recognised by its numbers of tweets alone: an edited copy would look the same"
     return Recognition(f"{variant.name} or an edited copy (by its numbers of tweets alone)", (warning,))
 
@@ -210,19 +221,19 @@ KNOWN_VARIANTS = (
                 7000,
                 112542,
                 {"LOC": 1918, "ORG": 3035, "OTHER": 1807, "PER": 5019},
-                "9fc695f878cdfd6535a96571d18634087232fe8cf3100c49b31c29be0d0bac41",
+                "471cf0323c4c3594703220daa32ea24768bf446e63d5e26930b4f6813575861e",
             ),
             "dev": _known(
                 1500,
                 24199,
                 {"LOC": 407, "ORG": 595, "OTHER": 376, "PER": 1072},
-                "8540171b86cf4200fd12a36386fc3b8523c817383774ef5a7cec5273ab220101",
+                "a02883412787b5dc426654fff10d38e3fc760c459dfd98e439ccb868ecaae26d",
             ),
             "test": _known(
                 1500,
                 23738,
                 {"LOC": 404, "ORG": 638, "OTHER": 397, "PER": 1104},
-                "60284c2d20f2b35005240cf864f44b5ac817c5b2be19663a4dd18711637e8293",
+                "4c71ce24f5cf97eca9bf42cf2de7b9d2fd39a75739a9f76a2eb1ac042a42f8f9",
             ),
         },
     ),
@@ -235,9 +246,11 @@ KNOWN_VARIANTS = (
             "test": KnownSplit(723, entities=1351, per_type={"LOC": 178, "MISC": 157, "ORG": 395, "PER": 621}),
         },
     ),
-    # Same tweets as v2.0, other annotations, whose counts are not known here: has to stay after v2.0.
+    # Same tweets as v2.0, other annotations, of which the number of groundable entities alone is known here: has to
+    # stay after v2.0.
     KnownVariant(
         "Twitter-GMNER v1",
         {"train": KnownSplit(7000), "dev": KnownSplit(1500), "test": KnownSplit(1500)},
+        groundable=6716,
     ),
 )

@@ -64,7 +64,7 @@ TWITTER_GMNER = Layout(
     columns=2,
     types=frozenset({"PER", "LOC", "ORG", "OTHER"}),
     tweets=True,
-    row="IMGID:<image id> before each tweet, then word TAB tag; types LOC ORG OTHER PER",
+    row="IMGID:<image id> before each tweet, then word TAB tag; types LOC ORG OTHER PER; boxes in xml/",
 )
 OWN = Layout(
     name="Twitter-2015, Twitter-2017 or data of your own",
@@ -74,7 +74,7 @@ OWN = Layout(
     },
     optional=frozenset({"dev"}),
     row="the word first and its tag last, any columns between; TABs between them, or else single blanks; any types; "
-    "IMGID:<image id> before each sentence that has an image",
+    "IMGID:<image id> before each sentence that has an image; boxes in xml/, if any",
 )
 LAYOUTS = (CONLL2003, TWITTER_GMNER, OWN)
 

@@ -1,14 +1,15 @@
-"""Reads corpus folders: CoNLL-2003, Twitter-2015 and -2017, Twitter-GMNER's text, and tagged files of one's own."""
+"""Reads corpus folders: CoNLL-2003, Twitter-2015 and -2017, Twitter-GMNER, and tagged files of one's own."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from scanner_jax.corpora.annotations import Annotation, read_annotations, with_boxes
 from scanner_jax.corpora.examples import Examples
 from scanner_jax.corpora.layouts import SPLITS, Layout, detect_layout, split_file
 from scanner_jax.corpora.problems import CorpusError, Problem
@@ -27,7 +28,7 @@ class ReadSplit:
     """One split as read.
 
     Attributes:
-        examples: in the file's order; an entity's boxes are not read here.
+        examples: in the file's order.
         scheme: of its tags; None where the file has words alone, so there is no gold.
     """
 
@@ -67,8 +68,8 @@ class _Sentence(NamedTuple):
     tags: tuple[str, ...]
 
 
-def read_splits(folder: Path) -> dict[str, ReadSplit]:
-    """Read a corpus folder's splits.
+def read_splits(folder: Path) -> tuple[dict[str, ReadSplit], dict[str, Annotation]]:
+    """Read a corpus folder's splits, and the boxes of their entities from its `xml/` where it has one.
 
     Tags are read leniently, in whichever scheme they are (see `schemes.read_tags`). A file of one column has words
     alone: a split without gold. A tweet's id is its image id; where an image id comes again in the corpus, its later
@@ -80,7 +81,7 @@ def read_splits(folder: Path) -> dict[str, ReadSplit]:
         folder: a corpus in one of `layouts.LAYOUTS`, recognised by the files in it.
 
     Returns:
-        `train`, `dev` and `test`; `dev` may be missing where the layout allows it.
+        `train`, `dev` and `test`; `dev` may be missing where the layout allows it. And what `xml/` says of each image.
 
     Raises:
         CorpusError: everything that is wrong, with file and line: missing files, malformed lines, unknown types.
@@ -88,9 +89,10 @@ def read_splits(folder: Path) -> dict[str, ReadSplit]:
     layout = detect_layout(folder)
     problems: list[Problem] = []
     paths = {split: split_file(folder, layout, split, problems) for split in SPLITS}
+    annotations = read_annotations(folder, problems)
     unique = functools.partial(_unique, seen=set(), repeats={})
     splits = {
-        split: _read_split(split, path, layout, unique=unique, problems=problems)
+        split: _read_split(split, path, layout, annotations, unique=unique, problems=problems)
         for split, path in paths.items()
         if path is not None
     }
@@ -99,11 +101,17 @@ def read_splits(folder: Path) -> dict[str, ReadSplit]:
         problems.append(Problem(str(paths["train"]), None, "words without tags", expected))
     if problems:
         raise CorpusError(folder, problems)
-    return splits
+    return splits, annotations
 
 
 def _read_split(
-    split: str, path: Path, layout: Layout, *, unique: Callable[[str], str], problems: list[Problem]
+    split: str,
+    path: Path,
+    layout: Layout,
+    annotations: Mapping[str, Annotation],
+    *,
+    unique: Callable[[str], str],
+    problems: list[Problem],
 ) -> ReadSplit:
     """A file's sentences as examples, with what is wrong in them added to `problems`."""
     # Read twice, since a file's lines take several times the memory of its examples.
@@ -113,7 +121,7 @@ def _read_split(
     def read() -> Iterator[tuple[str, tuple[str, ...], tuple[Entity, ...]]]:
         for number, (image_id, words, tags) in enumerate(_sentences(path, form, problems)):
             identity = unique(f"{split}-{number}" if image_id is None else image_id)
-            example = Example(identity, words, read_tags(tags), image_id)
+            example = with_boxes(Example(identity, words, read_tags(tags), image_id), annotations)
             examples.append(example)
             yield identity, tags, example.entities
 

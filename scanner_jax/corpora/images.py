@@ -1,0 +1,70 @@
+"""Compares the sizes that a corpus's XML files state with the images themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from scanner_jax.corpora.annotations import Annotation
+
+FOLDER = "images"
+"""Where a corpus may keep its images, below its own folder."""
+
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageCheck:
+    """How many images have the size that their XML file states, and which have not.
+
+    Attributes:
+        equal: how many.
+        other: id, size and stated size of each that differs: its boxes do not fit it.
+        missing: ids without a file.
+        unreadable: ids whose file is no image, or one too large to be opened safely.
+    """
+
+    equal: int
+    other: tuple[str, ...]
+    missing: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
+
+def check_images(annotations: Mapping[str, Annotation], folder: Path) -> ImageCheck:
+    """Compare each annotated image's size with what its XML file states, where that states one.
+
+    Only the head of each file is read, so what is inside the image is not decoded; a `.jpg` may be a PNG.
+
+    Args:
+        annotations: by image id.
+        folder: holds `<image id>.jpg`, `.jpeg` or `.png`.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
+    equal, other, missing, unreadable = 0, [], [], []
+    for image, annotation in annotations.items():
+        if annotation.size is None:
+            continue
+        if image not in files:
+            missing.append(image)
+        elif (size := _size(files[image])) is None:
+            unreadable.append(image)
+        elif size == annotation.size:
+            equal += 1
+        else:
+            stated = annotation.size
+            other.append(f"{image} {size[0]} x {size[1]}, stated {stated[0]} x {stated[1]}")
+    return ImageCheck(equal, tuple(other), tuple(missing), tuple(unreadable))
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    from PIL import Image  # so that training, which reads no image, does without it
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None

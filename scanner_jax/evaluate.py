@@ -68,7 +68,7 @@ class Aligned:
         unknown_types: how many entities have each type that is not the corpus's.
     """
 
-    entities: list[list[Entity]]
+    entities: list[Sequence[Entity]]
     with_line: int
     missing_ids: list[str]
     unknown_ids: list[str]
@@ -100,28 +100,32 @@ def align(examples: Sequence[Example], predictions: Mapping[str, Sequence[Entity
     Raises:
         EvaluationError: no id of the split is among the predictions.
     """
-    known = {example.id for example in examples}
-    if known.isdisjoint(predictions):
+    missing = [example.id for example in examples if example.id not in predictions]
+    with_line = len(examples) - len(missing)
+    if not with_line:
         shown = ", ".join(repr(example.id) for example in examples[:3])
         raise EvaluationError(
             f"not one of the {len(predictions):,} ids of the predictions is one of the split's ({shown}, ...); "
             "another split's file? --write-gold writes all ids"
         )
-    entities, duplicates, outside = [], [], []
+    known = {example.id for example in examples} if with_line < len(predictions) else predictions.keys()
+    entities: list[Sequence[Entity]] = []
+    duplicates, outside = [], []
     for example in examples:
         last: dict[tuple[int, int], Entity] = {}
-        for entity in predictions.get(example.id, ()):
+        given = predictions.get(example.id, ())
+        for entity in given:
             span = (entity.start, entity.end)
             duplicates += [_place(example, entity)] if span in last else []
             last[span] = entity
-        entities.append(list(last.values()))
+        entities.append(given if len(given) == len(last) else list(last.values()))
         words = len(example.words)
         outside += [_place(example, entity) for entity in last.values() if not 0 <= entity.start < entity.end <= words]
     unknown_types = Counter(entity.type for found in entities for entity in found if entity.type not in types)
     return Aligned(
         entities=entities,
-        with_line=sum(example.id in predictions for example in examples),
-        missing_ids=[example.id for example in examples if example.id not in predictions],
+        with_line=with_line,
+        missing_ids=missing,
         unknown_ids=[identity for identity in predictions if identity not in known],
         duplicate_spans=duplicates,
         spans_out_of_range=outside,
@@ -149,7 +153,7 @@ def evaluate(
     examples = gold_of(corpus, split)
     aligned = align(examples, predictions, types=corpus.types)
     gold = [example.entities for example in examples]
-    training = [example for name in trained_on for example in gold_of(corpus, name)]
+    training = (example for name in trained_on for example in gold_of(corpus, name))
     result = {
         "corpus": {"name": corpus.name, "variant": corpus.variant, "sha256": corpus.fingerprint},
         "split": split,

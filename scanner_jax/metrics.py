@@ -112,7 +112,7 @@ def type_counts(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[E
     return {name: Counts(right[name], guesses[name], golds[name]) for name in sorted(guesses | golds)}
 
 
-def surfaces(examples: Sequence[Example]) -> frozenset[str]:
+def surfaces(examples: Iterable[Example]) -> frozenset[str]:
     """The surfaces of all gold entities; of a training split, these are what "seen" refers to."""
     return frozenset(example.surface(entity) for example in examples for entity in example.entities)
 

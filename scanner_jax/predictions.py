@@ -6,6 +6,7 @@ and `end` is exclusive. Scanner's own predictions have more fields, which a read
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,7 +137,13 @@ def _entity(place: int, item: Any) -> Entity:
     kind = item.get("type")
     if not isinstance(kind, str) or not kind.strip() or not kind.isprintable():
         raise PredictionsError(f"entity {place}: type is {_shown(kind)}; expected a printable string")
-    return Entity(item["start"], item["end"], sys.intern(kind))
+    return _shared(item["start"], item["end"], sys.intern(kind))
+
+
+@functools.lru_cache(maxsize=2**14)
+def _shared(start: int, end: int, kind: str) -> Entity:
+    """An entity; equal ones, of which files are full, are one in memory."""
+    return Entity(start, end, kind)
 
 
 def _refuse_constant(name: str) -> float:

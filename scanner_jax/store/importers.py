@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scanner_jax.store.layout import Value
-from scanner_jax.store.sources import Imported, all_lines, lines, refuse, without_extension
+from scanner_jax.store.sources import Imported, Texts, all_lines, lines, refuse, without_extension
 from scanner_jax.types import Example
 
 NOTE_FILES = {"train": ("train.txt",), "dev": ("valid.txt", "dev.txt"), "test": ("test.txt",)}
@@ -63,13 +62,12 @@ def read_captions(paths: Sequence[Path]) -> Imported:
     if not texts and not problems:
         problems.append(f"no caption in {', '.join(map(str, paths))}; expected lines of 'IMAGE.jpg :caption'")
     refuse(problems)
-    records = tuple((key, {"text": text}) for key, text in texts.items())
     remarks = {
         "skipped, empty": tuple(empty),
         "skipped, same image and caption as before": tuple(again),
         "repetition cut": tuple(cut),
     }
-    return Imported(records, remarks, tuple(paths))
+    return Imported(Texts(texts), remarks, tuple(paths))
 
 
 def cut_repetition(text: str) -> str:
@@ -97,7 +95,7 @@ def read_notes(folder: Path, corpus: Mapping[str, Sequence[Example]]) -> Importe
     Raises:
         StoreError: lists missing files, malformed lines, and each file's first mismatch.
     """
-    records: list[tuple[str, Value]] = []
+    texts: dict[str, str] = {}
     problems: list[str] = []
     without: list[str] = []
     sources: list[Path] = []
@@ -113,11 +111,11 @@ def read_notes(folder: Path, corpus: Mapping[str, Sequence[Example]]) -> Importe
             problems += _mismatches(path, split, examples, blocks)
         notes = [" ".join(block.note or ()) for block in blocks]
         notes += [""] * (len(examples) - len(notes))
-        records += [(example.id, {"text": note}) for example, note in zip(examples, notes, strict=False) if note]
+        texts |= {example.id: note for example, note in zip(examples, notes, strict=False) if note}
         without += [f"{split} {example.id}" for example, note in zip(examples, notes, strict=False) if not note]
         sources.append(path)
     refuse(problems)
-    return Imported(tuple(records), {"examples without notes": tuple(without)}, tuple(sources))
+    return Imported(Texts(texts), {"examples without notes": tuple(without)}, tuple(sources))
 
 
 def _blocks(path: Path, problems: list[str]) -> list[_Block]:

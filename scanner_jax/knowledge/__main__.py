@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +12,8 @@ SUBCOMMANDS = {
     "wikipedia": ("scanner_jax.wikipedia.command", "build the index of Wikipedia's texts, and look mentions up in it"),
     "captions": ("scanner_jax.knowledge.captions", "caption images with BLIP-2"),
     "merge": ("scanner_jax.knowledge.merging", "make a kind of the store from the shards of several machines"),
+    "stats": ("scanner_jax.knowledge.stats", "what a store holds: coverage, lengths, failures, provenance"),
+    "show": ("scanner_jax.knowledge.show", "what a store knows of one image or example"),
 }
 """Name -> the module whose `main(arguments)` returns the exit status, and what it is for."""
 
@@ -19,7 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     if name in SUBCOMMANDS:
         module, _ = SUBCOMMANDS[name]
-        status: int = importlib.import_module(module).main(rest[:-1])
+        try:
+            status: int = importlib.import_module(module).main(rest[:-1])
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read the output, such as head, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         return status
     asked = name in ("-h", "--help")
     out = sys.stdout if asked else sys.stderr

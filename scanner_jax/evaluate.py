@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scanner_jax.alignment import Aligned, EvaluationError, align
 from scanner_jax.corpora import Corpus, CorpusError, read_corpus
 from scanner_jax.files import write_json, write_json_lines
+from scanner_jax.grounding import candidate_recall, grounded_scores, without_boxes
 from scanner_jax.metrics import metrics_table, recognizer_scores, span_counts, surfaces
-from scanner_jax.predictions import PredictionsError, prediction_record, read_predictions
-from scanner_jax.types import Entity, Example
+from scanner_jax.predictions import PredictionsError, gold_record, read_candidates, read_predictions
+from scanner_jax.protocols import FROM_CANDIDATES, PROTOCOLS, Tweet
+from scanner_jax.types import Box, Entity, Example
 
 SHOWN_PLACES = 5
 
 DESCRIPTION = """Score predicted entities, from whatever system, against the gold entities of a corpus.
 
 Printed are precision, recall and F1 in percent: micro (span and type right), per type, of the spans alone, and apart
-for entities whose surface is, or is not, gold in the training split. Recall is over every gold entity of the split;
-support is the number of gold entities."""
+for entities whose surface is, or is not, gold in the training split; where the corpus has boxes, also with the box
+right (gmner), and more of that kind. Recall is over every gold entity of the split; support is the number of gold
+entities."""
 
 EPILOG = """the predictions format: one JSON object a line,
-  {"id": "4711", "entities": [{"start": 0, "end": 2, "type": "PER"}]}
+  {"id": "4711", "entities": [{"start": 0, "end": 2, "type": "PER", "box": [10, 20, 60, 80]}]}
   id      the example's, as --write-gold writes it: a tweet's image id; a later tweet with the same image
           has #2, #3, ... behind it; train-0, test-0, ... where the corpus gives no ids
   start   the entity's first word, counted from 0; end: the word after its last
   type    as the corpus spells it
+  box     x1, y1, x2, y2 in pixels of the image; null or missing: not in the image
 Other fields are not read.
 
 counted and reported, and scored like this:
@@ -41,100 +44,33 @@ counted and reported, and scored like this:
   a type that the corpus does not have  a wrong prediction, though its span may be right
 Spans that overlap are scored each for itself.
 
+scores where the corpus has boxes (docs/evaluation.md), with --protocol paper:
+  gmner, mner, eeg, span   right in span, type and region; span and type; span and region; span
+  always_none              gmner, had no entity been given a box
+  groundable, ungroundable gmner of entities with a box, and of those without
+A region is right where its IoU with one of the gold boxes is above 0.5; that of an entity without a gold box is None.
+The other protocols are other projects' and give gmner and always_none alone. hindex and mqspn know a region by its
+index among candidate boxes, one line an id in --candidates: {"id": "4711", "boxes": [[10, 20, 60, 80]]}
+
 errors, after which nothing is scored (exit code 1, each with its line):
   a line that is no JSON (NaN and Infinity are none) or not UTF-8; id, entities, start, end or type missing or of
-  another kind (true is no number, 1.0 no whole one); a second line for an id; not one id of the split in the file
+  another kind (true is no number, 1.0 no whole one); a box that is not four numbers; a second line for an id; not one
+  id of the split in the file
 
 examples:
   python -m scanner_jax.evaluate --gold data/twitter2015 --predictions runs/mner15/report/predictions.jsonl
-  python -m scanner_jax.evaluate --gold data/twitter2015 --split dev --write-gold gold-dev.jsonl"""
-
-
-class EvaluationError(ValueError):
-    """A split that cannot be scored with these predictions."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Aligned:
-    """Predictions in the order of a split's examples, and what was noticed on the way.
-
-    Attributes:
-        entities: those of each example, one for each span, out-of-range ones included.
-        with_line: how many examples have a line.
-        missing_ids: ids of examples without a line.
-        unknown_ids: ids of lines that are no example's.
-        duplicate_spans: `id start-end` of each prediction that a later one replaced.
-        spans_out_of_range: `id start-end` of each.
-        unknown_types: how many entities have each type that is not the corpus's.
-    """
-
-    entities: list[Sequence[Entity]]
-    with_line: int
-    missing_ids: list[str]
-    unknown_ids: list[str]
-    duplicate_spans: list[str]
-    spans_out_of_range: list[str]
-    unknown_types: dict[str, int]
-
-    def counts(self) -> dict[str, Any]:
-        """What was predicted and noticed, as numbers."""
-        return {
-            "sentences": self.with_line,
-            "entities": sum(map(len, self.entities)),
-            "missing_ids": len(self.missing_ids),
-            "unknown_ids": len(self.unknown_ids),
-            "duplicate_spans": len(self.duplicate_spans),
-            "spans_out_of_range": len(self.spans_out_of_range),
-            "unknown_types": self.unknown_types,
-        }
-
-
-def align(examples: Sequence[Example], predictions: Mapping[str, Sequence[Entity]], *, types: Sequence[str]) -> Aligned:
-    """Put predictions in the order of a split's examples; what does not fit is counted, as the command's help defines.
-
-    Args:
-        examples: the split.
-        predictions: each id's entities, as they were given.
-        types: the corpus's entity types.
-
-    Raises:
-        EvaluationError: no id of the split is among the predictions.
-    """
-    missing = [example.id for example in examples if example.id not in predictions]
-    with_line = len(examples) - len(missing)
-    if not with_line:
-        shown = ", ".join(repr(example.id) for example in examples[:3])
-        raise EvaluationError(
-            f"not one of the {len(predictions):,} ids of the predictions is one of the split's ({shown}, ...); "
-            "another split's file? --write-gold writes all ids"
-        )
-    known = {example.id for example in examples} if with_line < len(predictions) else predictions.keys()
-    entities: list[Sequence[Entity]] = []
-    duplicates, outside = [], []
-    for example in examples:
-        last: dict[tuple[int, int], Entity] = {}
-        given = predictions.get(example.id, ())
-        for entity in given:
-            span = (entity.start, entity.end)
-            duplicates += [_place(example, entity)] if span in last else []
-            last[span] = entity
-        entities.append(given if len(given) == len(last) else list(last.values()))
-        words = len(example.words)
-        outside += [_place(example, entity) for entity in last.values() if not 0 <= entity.start < entity.end <= words]
-    unknown_types = Counter(entity.type for found in entities for entity in found if entity.type not in types)
-    return Aligned(
-        entities=entities,
-        with_line=with_line,
-        missing_ids=missing,
-        unknown_ids=[identity for identity in predictions if identity not in known],
-        duplicate_spans=duplicates,
-        spans_out_of_range=outside,
-        unknown_types=dict(sorted(unknown_types.items())),
-    )
+  python -m scanner_jax.evaluate --gold data/twitter2015 --split dev --write-gold gold-dev.jsonl
+  python -m scanner_jax.evaluate --gold data/twitter_gmner --predictions predictions.jsonl --protocol riveg"""
 
 
 def evaluate(
-    corpus: Corpus, split: str, predictions: Mapping[str, Sequence[Entity]], *, trained_on: Sequence[str]
+    corpus: Corpus,
+    split: str,
+    predictions: Mapping[str, Sequence[Entity]],
+    *,
+    trained_on: Sequence[str],
+    protocol: str = "paper",
+    candidates: Mapping[str, Sequence[Box]] | None = None,
 ) -> tuple[dict[str, Any], Aligned]:
     """Score predictions of one split.
 
@@ -143,12 +79,15 @@ def evaluate(
         split: the one that was predicted.
         predictions: each id's entities.
         trained_on: the splits whose surfaces are the seen ones.
+        protocol: how boxes are scored, a key of `protocols.PROTOCOLS`; of no use where the corpus has none.
+        candidates: each id's candidate boxes; None takes the gold boxes where the protocol needs any.
 
     Returns:
         Scores and counts as `--json` writes them, without paths; and what was noticed.
 
     Raises:
-        EvaluationError: no id of the split is among the predictions.
+        EvaluationError: no id of the split is among the predictions, or among the candidates; there are no boxes to
+            score by another protocol, or to compare candidates with.
     """
     examples = gold_of(corpus, split)
     aligned = align(examples, predictions, types=corpus.types)
@@ -163,7 +102,50 @@ def evaluate(
         **recognizer_scores(examples, aligned.entities, training_surfaces=surfaces(training)),
         "span": span_counts(gold, aligned.entities).prf(),
     }
+    if corpus.has_boxes:
+        result |= _grounded(corpus, examples, aligned, protocol=protocol, candidates=candidates)
+    elif protocol != "paper" or candidates is not None:
+        raise EvaluationError(f"{corpus.name} has no boxes: --protocol and --candidates are for grounded entities")
     return result, aligned
+
+
+def _grounded(
+    corpus: Corpus,
+    examples: Sequence[Example],
+    aligned: Aligned,
+    *,
+    protocol: str,
+    candidates: Mapping[str, Sequence[Box]] | None,
+) -> dict[str, Any]:
+    """The scores of entities with their boxes, by one protocol."""
+    gold = [example.entities for example in examples]
+    if candidates is not None and not any(example.id in candidates for example in examples):
+        raise EvaluationError("not one id of the candidates is one of the split's; another split's file?")
+    result: dict[str, Any] = {"protocol": protocol}
+    if candidates is None:
+        boxes = [list(dict.fromkeys(box for entity in entities for box in entity.boxes)) for entities in gold]
+    else:
+        boxes = [list(candidates.get(example.id, ())) for example in examples]
+    if protocol in FROM_CANDIDATES:
+        result["candidates"] = "gold boxes" if candidates is None else "given"
+    if protocol == "paper":
+        result |= grounded_scores(gold, aligned.entities)
+    else:
+        for name, given in (("gmner", aligned.given), ("always_none", without_boxes(aligned.given))):
+            tweets = [
+                Tweet(example, predicted, own, _annotated(corpus, example))
+                for example, predicted, own in zip(examples, given, boxes, strict=True)
+            ]
+            result[name] = PROTOCOLS[protocol](tweets).prf()
+    if candidates is not None:
+        pairs = ((e.boxes, own) for entities, own in zip(gold, boxes, strict=True) for e in entities)
+        result["candidate_boxes"] = candidate_recall(pairs)
+    return result
+
+
+def _annotated(corpus: Corpus, example: Example) -> Sequence[tuple[str, Box]]:
+    found = corpus.annotations.get(example.image_id or "")
+    return found.objects if found else ()
 
 
 def gold_of(corpus: Corpus, split: str) -> Sequence[Example]:
@@ -182,7 +164,9 @@ def gold_of(corpus: Corpus, split: str) -> Sequence[Example]:
 def report(result: Mapping[str, Any], aligned: Aligned) -> str:
     """The scores as text, with a warning for whatever did not fit."""
     gold, given = result["gold"], result["predictions"]
-    scores = {name: result[name] for name in ("micro", "span", "seen", "unseen", "per_type")}
+    names = ("micro", "span", "seen", "unseen", "per_type")
+    grounded = ("gmner", "mner", "eeg", "always_none", "groundable", "ungroundable", "gmner_per_type")
+    scores = {name: result[name] for name in (*names, *grounded, "candidate_boxes") if name in result}
     lines = [
         f"{result['corpus']['name']} ({result['corpus']['variant']}), {result['split']}",
         f"gold: {gold['entities']:,} entities in {gold['sentences']:,} sentences",
@@ -190,6 +174,10 @@ def report(result: Mapping[str, Any], aligned: Aligned) -> str:
         "",
         metrics_table(scores).rstrip("\n"),
     ]
+    if "protocol" in result:
+        lines.append(f"boxes are scored by the protocol: {result['protocol']}")
+    if result.get("candidates") == "gold boxes":
+        lines.append("no --candidates were given: the gold boxes serve as candidates")
     unknown_types = [f"{name} {count:,}" for name, count in aligned.unknown_types.items()]
     remarks = {
         "sentences without a line; nothing was predicted there": aligned.missing_ids,
@@ -227,14 +215,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     predictions = None if options.predictions is None else read_predictions(options.predictions)
+    candidates = None if options.candidates is None else read_candidates(options.candidates)
     corpus = read_corpus(options.gold)
     examples = gold_of(corpus, options.split)
     if options.write_gold is not None:
-        records = (prediction_record(example, [(entity, 1.0) for entity in example.entities]) for example in examples)
-        write_json_lines(options.write_gold, records)
+        write_json_lines(options.write_gold, map(gold_record, examples))
         print(f"gold of {len(examples):,} sentences -> {options.write_gold}")
     if predictions is not None:
-        result, aligned = evaluate(corpus, options.split, predictions, trained_on=options.trained_on)
+        result, aligned = evaluate(
+            corpus,
+            options.split,
+            predictions,
+            trained_on=options.trained_on,
+            protocol=options.protocol,
+            candidates=candidates,
+        )
         print(report(result, aligned))
         if options.json is not None:
             write_json(options.json, result)
@@ -262,11 +257,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SPLIT",
         help="splits (train, dev) whose gold surfaces count as seen; default: train",
     )
+    parser.add_argument(
+        "--protocol", default="paper", choices=tuple(PROTOCOLS), help="how boxes are scored; default: paper"
+    )
+    parser.add_argument("--candidates", type=Path, metavar="FILE.jsonl", help="the boxes that were chosen from")
     return parser
-
-
-def _place(example: Example, entity: Entity) -> str:
-    return f"{example.id} {entity.start}-{entity.end}"
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
 """The predictions format: JSON lines that any system can write, and the same as columns for conlleval.
 
-One object a line: `{"id": "...", "entities": [{"start": 0, "end": 2, "type": "PER"}, ...]}`. Words are counted from 0
-and `end` is exclusive. Scanner's own predictions have more fields, which a reader may use and scores do not.
+One object a line: `{"id": "...", "entities": [{"start": 0, "end": 2, "type": "PER", "box": [10, 20, 60, 80]}, ...]}`.
+Words are counted from 0 and `end` is exclusive; `box` is x1, y1, x2, y2 in pixels of the image, and may be null or
+missing. Scanner's own predictions have more fields, which a reader may use and scores do not.
+
+Candidate boxes have lines of their own: `{"id": "...", "boxes": [[10, 20, 60, 80], ...]}`.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from scanner_jax.tags import tags_from_entities
-from scanner_jax.types import Entity, Example
+from scanner_jax.types import Box, Entity, Example, Span
 
 SHOWN_PROBLEMS = 50
 
@@ -22,23 +26,39 @@ CONLLEVAL_BOUNDARY = "-X-"
 """A word that conlleval takes for the end of a sentence."""
 
 
+Content = TypeVar("Content")
+
+
 class PredictionsError(ValueError):
     """A file that is not in the predictions format; the message lists every malformed line, the first 50 in words."""
 
 
-def prediction_record(example: Example, entities: Sequence[tuple[Entity, float]]) -> dict[str, Any]:
+class Predicted(NamedTuple):
+    """A predicted entity with at most one box, the probability of its type, and the overlap score of its best object.
+
+    `box_score` is None where there was no object to choose from, or none was asked for; it stands even where it is too
+    low for a box.
+    """
+
+    entity: Entity
+    score: float
+    box_score: float | None = None
+
+
+def prediction_record(example: Example, entities: Sequence[Predicted]) -> dict[str, Any]:
     """One line of the predictions format.
 
     Args:
         example: the sentence.
-        entities: its predicted entities with the probability of their type.
+        entities: its predicted entities.
 
     Returns:
         `id` and `entities`; each entity with `start`, `end` (words, end exclusive), `start_char`, `end_char`
-        (in the words joined by single spaces), `text`, `type`, `score` and `box` ([x1, y1, x2, y2] pixels or None).
+        (in the words joined by single spaces), `text`, `type`, `score`, `box` ([x1, y1, x2, y2] pixels or None) and
+        `box_score`.
     """
     records = []
-    for entity, score in sorted(entities, key=lambda item: item[0].span):
+    for entity, score, box_score in sorted(entities, key=lambda item: item.entity.span):
         start_char, end_char = example.characters(entity)
         records.append(
             {
@@ -50,15 +70,25 @@ def prediction_record(example: Example, entities: Sequence[tuple[Entity, float]]
                 "type": entity.type,
                 "score": round(score, 6),
                 "box": list(entity.boxes[0]) if entity.boxes else None,
+                "box_score": None if box_score is None else round(box_score, 6),
             }
         )
     return {"id": example.id, "entities": records}
 
 
+def gold_record(example: Example) -> dict[str, Any]:
+    """A sentence's gold in the predictions format; `box` is an entity's first box, and `boxes` are all of them."""
+    record = prediction_record(example, [Predicted(entity, 1.0) for entity in example.entities])
+    boxes = {entity.span: entity.boxes for entity in example.entities}
+    for item in record["entities"]:
+        item["boxes"] = [list(box) for box in boxes[Span(item["start"], item["end"])]]
+    return record
+
+
 def read_predictions(path: Path) -> dict[str, list[Entity]]:
     """Read a file in the predictions format, of whatever system.
 
-    Of an entity only `start`, `end` and `type` are read. Blank lines are passed over.
+    Of an entity only `start`, `end`, `type` and `box` are read. Blank lines are passed over.
 
     Args:
         path: the JSON lines file, in UTF-8.
@@ -71,25 +101,12 @@ def read_predictions(path: Path) -> dict[str, list[Entity]]:
             gives an id a second time.
         OSError: the file cannot be read.
     """
-    found: dict[str, list[Entity]] = {}
-    problems: list[str] = []
-    with path.open("rb") as file:  # binary, so that lines end at LF alone
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                identity, entities = _record(raw.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8"))
-                if identity in found:
-                    raise PredictionsError(f"id {identity!r} has a line already; expected one line for each id")
-                found[identity] = entities
-            except UnicodeDecodeError as error:
-                problems.append(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})")
-            except PredictionsError as error:
-                problems.append(f"{path}:{number}: {error}")
-    if problems:
-        more = [f"... and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
-        raise PredictionsError("\n".join([f"{len(problems)} malformed lines", *problems[:SHOWN_PROBLEMS], *more]))
-    return found
+    return _read(path, _entities)
+
+
+def read_candidates(path: Path) -> dict[str, list[Box]]:
+    """Read the candidate boxes of each id, in their order; arguments and errors as in `read_predictions`."""
+    return _read(path, _boxes)
 
 
 def conll_lines(examples: Sequence[Example], predicted: Sequence[Sequence[Entity]]) -> Iterator[str]:
@@ -113,19 +130,53 @@ def conll_lines(examples: Sequence[Example], predicted: Sequence[Sequence[Entity
         yield "\n"
 
 
-def _record(line: str) -> tuple[str, list[Entity]]:
-    """Id and entities of one line; a PredictionsError says what is wrong with it."""
+def _read(path: Path, content: Callable[[Mapping[str, Any]], Content]) -> dict[str, Content]:
+    """What a JSON lines file says of each id."""
+    found: dict[str, Content] = {}
+    problems: list[str] = []
+    with path.open("rb") as file:  # binary, so that lines end at LF alone
+        for number, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                record = _record(raw.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8"))
+                read = content(record)
+                if not isinstance(record.get("id"), str):
+                    raise PredictionsError(f"id is {_shown(record.get('id'))}; expected a string")
+                if record["id"] in found:
+                    raise PredictionsError(f"id {record['id']!r} has a line already; expected one line for each id")
+                found[record["id"]] = read
+            except UnicodeDecodeError as error:
+                problems.append(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})")
+            except PredictionsError as error:
+                problems.append(f"{path}:{number}: {error}")
+    if problems:
+        more = [f"... and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
+        raise PredictionsError("\n".join([f"{len(problems)} malformed lines", *problems[:SHOWN_PROBLEMS], *more]))
+    return found
+
+
+def _record(line: str) -> Mapping[str, Any]:
+    """The object that a line holds; a PredictionsError says what is wrong with it."""
     try:
         record = json.loads(line, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise PredictionsError(f"not JSON ({error.msg}, column {error.colno})") from None
     except (ValueError, RecursionError) as error:
         raise PredictionsError(f"not JSON that can be read ({error})") from None
-    if not isinstance(record, Mapping) or not isinstance(record.get("entities"), list):
+    return record if isinstance(record, Mapping) else {}
+
+
+def _entities(record: Mapping[str, Any]) -> list[Entity]:
+    if not isinstance(record.get("entities"), list):
         raise PredictionsError('expected {"id": "...", "entities": [...]}')
-    if not isinstance(record.get("id"), str):
-        raise PredictionsError(f"id is {_shown(record.get('id'))}; expected a string")
-    return record["id"], [_entity(place, item) for place, item in enumerate(record["entities"], start=1)]
+    return [_entity(place, item) for place, item in enumerate(record["entities"], start=1)]
+
+
+def _boxes(record: Mapping[str, Any]) -> list[Box]:
+    if not isinstance(record.get("boxes"), list):
+        raise PredictionsError('expected {"id": "...", "boxes": [[x1, y1, x2, y2], ...]}')
+    return [_box(f"box {place}", item) for place, item in enumerate(record["boxes"], start=1)]
 
 
 def _entity(place: int, item: Any) -> Entity:
@@ -137,13 +188,32 @@ def _entity(place: int, item: Any) -> Entity:
     kind = item.get("type")
     if not isinstance(kind, str) or not kind.strip() or not kind.isprintable():
         raise PredictionsError(f"entity {place}: type is {_shown(kind)}; expected a printable string")
-    return _shared(item["start"], item["end"], sys.intern(kind))
+    box = item.get("box")
+    boxes = () if box is None else (_box(f"entity {place}: box", box),)
+    return _shared(item["start"], item["end"], sys.intern(kind), boxes)
 
 
 @functools.lru_cache(maxsize=2**14)
-def _shared(start: int, end: int, kind: str) -> Entity:
+def _shared(start: int, end: int, kind: str, boxes: tuple[Box, ...]) -> Entity:
     """An entity; equal ones, of which files are full, are one in memory."""
-    return Entity(start, end, kind)
+    return Entity(start, end, kind, boxes)
+
+
+def _box(name: str, value: Any) -> Box:
+    numbers = value if isinstance(value, list) and all(type(number) in (int, float) for number in value) else []
+    if len(numbers) == 4:
+        x1, y1, x2, y2 = map(_finite, numbers)
+        if x1 <= x2 and y1 <= y2 and max(map(abs, (x1, y1, x2, y2))) < math.inf:
+            return x1, y1, x2, y2
+    raise PredictionsError(f"{name} is {_shown(value)}; expected [x1, y1, x2, y2] in pixels, x1 <= x2 and y1 <= y2")
+
+
+def _finite(number: float) -> float:
+    """A number as a float; infinity where it is too large for one (JSON's whole numbers have no limit)."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _refuse_constant(name: str) -> float:

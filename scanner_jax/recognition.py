@@ -20,6 +20,7 @@ from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
 from scanner_jax.metrics import entity_counts
 from scanner_jax.models import EntityRecognizer, init_recognizer
 from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets, predict
+from scanner_jax.predictions import Predicted
 from scanner_jax.prompts import Prompt, build_prompt
 from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tokens import Tokenizer
@@ -232,22 +233,22 @@ def classify(recognition: Recognition, params: Params, prompted: Prompted) -> Ty
 
 def decode(
     recognition: Recognition, examples: Sequence[Example], prompted: Prompted, logits: TypeLogits
-) -> list[list[tuple[Entity, float]]]:
+) -> list[list[Predicted]]:
     """Each example's entities with the probability of their type; candidates judged non-entities are left out."""
     probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities /= probabilities.sum(axis=-1, keepdims=True)
-    found: dict[str, list[tuple[Entity, float]]] = {example.id: [] for example in examples}
+    found: dict[str, list[Predicted]] = {example.id: [] for example in examples}
     for (example, span), row in zip(prompted.candidates, probabilities, strict=True):
         best = int(row.argmax())
         if recognition.classes[best] != NON_ENTITY:
             entity = Entity(span.start, span.end, recognition.classes[best])
-            found[example.id].append((entity, float(row[best])))
+            found[example.id].append(Predicted(entity, float(row[best])))
     return [found[example.id] for example in examples]
 
 
-def entities_of(decoded: Sequence[Sequence[tuple[Entity, float]]]) -> list[list[Entity]]:
+def entities_of(decoded: Sequence[Sequence[Predicted]]) -> list[list[Entity]]:
     """The entities alone, without their probabilities."""
-    return [[entity for entity, _ in found] for found in decoded]
+    return [[predicted.entity for predicted in found] for found in decoded]
 
 
 def candidate_counts(candidates: Sequence[Candidate]) -> dict[str, int]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from scanner_jax.alignment import EvaluationError, align
 from scanner_jax.corpora import read_corpus
-from scanner_jax.evaluate import EvaluationError, align, main
+from scanner_jax.evaluate import main
 from scanner_jax.types import Entity, Example
 
 DATA = Path(__file__).parent.parent / "data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanner_jax.metrics import Counts, entity_counts
-from scanner_jax.predictions import PredictionsError, conll_lines, prediction_record, read_predictions
+from scanner_jax.predictions import (
+    Predicted,
+    PredictionsError,
+    conll_lines,
+    gold_record,
+    prediction_record,
+    read_candidates,
+    read_predictions,
+)
 from scanner_jax.tags import entities_from_tags
 from scanner_jax.types import Entity, Example
 
@@ -19,7 +28,10 @@ TWEET = Example("test-7", ("Łódź", "loves", "Mira", "Okafor", "🕊", "!"))
 
 
 def test_prediction_record() -> None:
-    found = [(Entity(2, 4, "PER", ((1.0, 2.0, 30.5, 40.0),)), 0.123456789), (Entity(0, 1, "LOC"), 0.75)]
+    found = [
+        Predicted(Entity(2, 4, "PER", ((1.0, 2.0, 30.5, 40.0),)), 0.123456789, 0.87654321),
+        Predicted(Entity(0, 1, "LOC"), 0.75),
+    ]
     assert prediction_record(TWEET, found) == {
         "id": "test-7",
         "entities": [
@@ -32,6 +44,7 @@ def test_prediction_record() -> None:
                 "type": "LOC",
                 "score": 0.75,
                 "box": None,
+                "box_score": None,
             },
             {
                 "start": 2,
@@ -42,6 +55,7 @@ def test_prediction_record() -> None:
                 "type": "PER",
                 "score": 0.123457,
                 "box": [1.0, 2.0, 30.5, 40.0],
+                "box_score": 0.876543,
             },
         ],
     }
@@ -52,20 +66,41 @@ def test_prediction_record() -> None:
 def test_offsets_cut_the_text_out_of_the_joined_words(words: list[str], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(words) - 1))
     end = data.draw(st.integers(start + 1, len(words)))
-    (entity,) = prediction_record(Example("1", tuple(words)), [(Entity(start, end, "PER"), 1.0)])["entities"]
+    (entity,) = prediction_record(Example("1", tuple(words)), [Predicted(Entity(start, end, "PER"), 1.0)])["entities"]
     assert " ".join(words)[entity["start_char"] : entity["end_char"]] == entity["text"] == " ".join(words[start:end])
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
-    entities = [Entity(0, 1, "LOC"), Entity(2, 4, "PER")]
-    lines = [json.dumps(prediction_record(TWEET, [(entity, 0.5) for entity in entities])), ""]
+    entities = [Entity(0, 1, "LOC"), Entity(2, 4, "PER", ((1.0, 2.0, 30.5, 40.0),))]
+    lines = [json.dumps(prediction_record(TWEET, [Predicted(entity, 0.5) for entity in entities])), ""]
     lines += [
-        '{"id": "other", "entities": [{"start": -3, "end": 99, "type": "X", "more": [1]}]}\r',
+        '{"id": "other", "entities": [{"start": -3, "end": 99, "type": "X", "more": [1], "box": null}]}\r',
         '{"id": "", "entities": []}',
     ]
     path.write_bytes("\n".join(lines).encode("utf-8-sig"))
     assert read_predictions(path) == {"test-7": entities, "other": [Entity(-3, 99, "X")], "": []}
+
+
+def test_gold_has_all_boxes(tmp_path: Path) -> None:
+    boxes = ((1.0, 2.0, 30.5, 40.0), (5.0, 5.0, 6.0, 6.0))
+    gold = dataclasses.replace(TWEET, entities=(Entity(0, 1, "LOC"), Entity(2, 4, "PER", boxes)))
+    record = gold_record(gold)
+    assert [entity["boxes"] for entity in record["entities"]] == [[], [list(box) for box in boxes]]
+    path = tmp_path / "gold.jsonl"
+    path.write_text(json.dumps(record))
+    assert read_predictions(path) == {"test-7": [Entity(0, 1, "LOC"), Entity(2, 4, "PER", boxes[:1])]}
+
+
+def test_candidates(tmp_path: Path) -> None:
+    path = tmp_path / "candidates.jsonl"
+    path.write_text('{"id": "1", "boxes": [[0, 0, 1.5, 2], [3, 3, 3, 3]]}\n{"id": "2", "boxes": []}\n')
+    assert read_candidates(path) == {"1": [(0.0, 0.0, 1.5, 2.0), (3.0, 3.0, 3.0, 3.0)], "2": []}
+    path.write_text('{"id": "1", "entities": []}\n{"id": "2", "boxes": [[0, 0, 1, 1], [5, 0, 1, 1]]}\n')
+    with pytest.raises(PredictionsError) as caught:
+        read_candidates(path)
+    assert f'{path}:1: expected {{"id": "...", "boxes": [[x1, y1, x2, y2], ...]}}' in str(caught.value)
+    assert f"{path}:2: box 2 is [5, 0, 1, 1]; expected [x1, y1, x2, y2] in pixels, x1 <= x2" in str(caught.value)
 
 
 MALFORMED = {
@@ -87,6 +122,14 @@ MALFORMED = {
     '{"id": "1", "entities": [{"start": 0, "end": 1, "type": "\\ud800"}]}': "expected a printable string",
     '{"id": "1", "entities": [{"start": 0, "end": 1, "type": "A\\u001b[2J"}]}': "expected a printable string",
     '{"id": "1", "entities": [{"start": 0, "end": 1, "type": "PER"}, 3]}': "entity 2 is 3",
+    **{
+        f'{{"id": "1", "entities": [{{"start": 0, "end": 1, "type": "PER", "box": {box}}}]}}': f"entity 1: box is {box}"
+        for box in ("[1, 2, 3]", "[1, 2, 3, true]", '"none"', "[3, 0, 1, 1]", "[0, 3, 1, 1]", "[]")
+    },
+    '{"id": "1", "entities": [{"start": 0, "end": 1, "type": "PER", "box": [1, 2, 3, 1e999]}]}': "entity 1: box is [1",
+    '{"id": "1", "entities": [{"start": 0, "end": 1, "type": "PER", "box": [1, 2, 3, 1' + "0" * 400 + "]}]}": (
+        "entity 1: box is [1"
+    ),
     "[" * 100_000: "not JSON",
     '{"id": "1", "entities": [' + "9" * 5000 + "]}": "not JSON",
     '{"id": "given", "entities": []}': "id 'given' has a line already",

@@ -162,7 +162,7 @@ def test_decode(recognizer: tuple[Recognition, Params], prompted: Prompted) -> N
     )
     decoded = decode(recognition, TWEETS, prompted, logits)
     assert entities_of(decoded) == [[Entity(0, 2, "PER"), Entity(3, 5, "LOC")], [], [Entity(1, 2, "LOC")]]
-    scores = [score for found in decoded for _, score in found]
+    scores = [predicted.score for found in decoded for predicted in found]
     np.testing.assert_allclose(scores, [math.exp(3) / (math.exp(3) + 3), 0.5, 1.0], rtol=1e-6)
     assert all(type(score) is float for score in scores)  # JSON knows no numpy
     assert decode(recognition, TWEETS[1:2], Prompted([], [], []), logits[:0]) == [[]]

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 
 # From top to bottom; a room is a module of scanner_jax or a package in it.
 ROOMS = """
-    types files lock interrupt throughput boxes tags tokens metrics predictions
+    types files lock interrupt throughput boxes tags tokens metrics grounding protocols predictions alignment
     devices encoder_config costs encoder convert models losses awp optim
     corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping
     metering watching

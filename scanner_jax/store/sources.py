@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,22 @@ class Imported:
             "places": {remark: list(places[:LISTED_PLACES]) for remark, places in self.remarks.items() if places},
             "sources": [_described(path) for path in self.sources],
         }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Texts(Collection[tuple[str, Value]]):
+    """Texts by their keys as records, each made when it is asked for."""
+
+    texts: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __iter__(self) -> Iterator[tuple[str, Value]]:
+        return ((key, {"text": text}) for key, text in self.texts.items())
+
+    def __contains__(self, record: object) -> bool:
+        return any(record == found for found in self)
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -50,6 +50,49 @@ def write_blip2(folder: Path, *, width: int = 32, layers: int = 2, image_size: i
     transformers.Blip2Processor(images, tokenizer, num_query_tokens=QUERY_TOKENS).save_pretrained(folder)
 
 
+def write_dfine(folder: Path, *, image_size: int = 64, seed: int = 1) -> None:
+    """Write a D-FINE, which scales every image to one size."""
+    import torch
+
+    transformers = import_transformers()
+    backbone = transformers.HGNetV2Config(
+        stem_channels=[3, 8, 8], stage_in_channels=[8, 16, 16, 16], stage_mid_channels=[8] * 4,
+        stage_out_channels=[16] * 4, stage_num_blocks=[1] * 4, stage_numb_of_layers=[1] * 4, embedding_size=8,
+        hidden_sizes=[16] * 4, out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.DFineConfig(
+        backbone_config=backbone, encoder_in_channels=[16] * 3, encoder_hidden_dim=32, encoder_ffn_dim=32,
+        encoder_attention_heads=2, d_model=32, decoder_in_channels=[32] * 3, decoder_ffn_dim=32, decoder_layers=2,
+        decoder_attention_heads=2, num_queries=30, num_denoising=0, id2label=dict(enumerate(LABELS)),
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = transformers.DFineForObjectDetection(config)
+    _widen(model)
+    _save(model, folder)
+    transformers.RTDetrImageProcessor(size={"height": image_size, "width": image_size}).save_pretrained(folder)
+
+
+def write_detr(folder: Path, *, image_size: int = 48, seed: int = 1) -> None:
+    """Write a DETR, which keeps an image's proportions and pads within a batch."""
+    import torch
+
+    transformers = import_transformers()
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 8, 16], depths=[1] * 4, layer_type="basic", out_features=["stage4"]
+    )
+    config = transformers.DetrConfig(
+        backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, d_model=32,
+        encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32, decoder_ffn_dim=32, encoder_attention_heads=2,
+        decoder_attention_heads=2, num_queries=20, id2label=dict(enumerate(LABELS)),
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = transformers.DetrForObjectDetection(config)
+    _widen(model)
+    _save(model, folder)
+    size = {"shortest_edge": image_size, "longest_edge": 2 * image_size}
+    transformers.DetrImageProcessor(size=size).save_pretrained(folder)
+
+
 def _word_tokenizer(transformers: Any) -> Any:
     """Each word a token, behind a begin-of-text token as OPT has it."""
     import tokenizers
@@ -86,6 +129,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     folder = parser.parse_args().folder
     write_blip2(folder / "blip2")
+    write_dfine(folder / "dfine")
+    write_detr(folder / "detr")
 
 
 if __name__ == "__main__":

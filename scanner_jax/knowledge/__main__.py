@@ -11,6 +11,8 @@ from collections.abc import Sequence
 SUBCOMMANDS = {
     "wikipedia": ("scanner_jax.wikipedia.command", "build the index of Wikipedia's texts, and look mentions up in it"),
     "captions": ("scanner_jax.knowledge.captions", "caption images with BLIP-2"),
+    "objects": ("scanner_jax.knowledge.objects", "detect the objects in images"),
+    "regions": ("scanner_jax.knowledge.regions", "caption the regions of a store's objects with BLIP-2"),
     "merge": ("scanner_jax.knowledge.merging", "make a kind of the store from the shards of several machines"),
     "stats": ("scanner_jax.knowledge.stats", "what a store holds: coverage, lengths, failures, provenance"),
     "show": ("scanner_jax.knowledge.show", "what a store knows of one image or example"),

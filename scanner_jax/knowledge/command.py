@@ -23,8 +23,19 @@ A run that is stopped or killed goes on with the same command. On several machin
 same store, then merge: see docs/knowledge.md."""
 
 
-def expert_parser(name: str, *, what: str, example: str, model: str, batch_size: int) -> argparse.ArgumentParser:
-    """The options that every expert has; `example` is its arguments."""
+def expert_parser(
+    name: str, *, what: str, example: str, model: str, batch_size: int, precision: str | None = None
+) -> argparse.ArgumentParser:
+    """The options that every expert has.
+
+    Args:
+        name: the subcommand.
+        what: it does, in a sentence.
+        example: its arguments.
+        model: its default.
+        batch_size: likewise.
+        precision: likewise, where it is not that of most.
+    """
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} {name}",
         description=what,
@@ -36,8 +47,9 @@ def expert_parser(name: str, *, what: str, example: str, model: str, batch_size:
     parser.add_argument("--model", default=model, help="a folder, or a name on the Hugging Face hub (%(default)s)")
     parser.add_argument("--revision", help="the hub's branch, tag or commit; by default its main branch")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; by default a GPU where there is one")
+    by_default = precision or "bf16 on a GPU and fp32 on a CPU"
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), help="by default bf16 on a GPU and fp32 on a CPU"
+        "--precision", choices=("fp32", "bf16", "fp16"), default=precision, help=f"by default {by_default}"
     )
     parser.add_argument("--batch-size", type=count, default=batch_size, metavar="N", help="at once (%(default)s)")
     parser.add_argument("--threads", type=count, metavar="N", help="that read images; by default one a core, up to 8")

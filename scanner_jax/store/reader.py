@@ -25,7 +25,7 @@ from scanner_jax.store.layout import (
     import_command,
     read_provenance,
 )
-from scanner_jax.types import ImageObject, Span
+from scanner_jax.types import Box, ImageObject, Span
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,6 +129,12 @@ class Store:
         with damage_reported(self.folder / "regions"):
             pairs = zip(objects, regions["captions"], strict=True)
             return tuple(dataclasses.replace(item, caption=str(caption)) for item, caption in pairs)
+
+    def boxes(self, image_id: str) -> tuple[Box, ...]:
+        """The boxes of an image's objects, in their order; whether captions or vectors belong to them is not asked."""
+        value = self.get("objects", image_id)
+        with damage_reported(self.folder / "objects"):
+            return tuple(_image_object(item).box for item in value["objects"]) if value else ()
 
     def vectors(self, image_id: str) -> Float16[np.ndarray, "o d"] | None:
         """CLIP's unit vector of each of the image's objects, in their order; None where there are none.

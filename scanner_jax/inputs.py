@@ -16,7 +16,7 @@ from scanner_jax.encoder import EncoderConfig
 from scanner_jax.optim import make_optimizer
 from scanner_jax.retrieval import KnowledgeSources
 from scanner_jax.settings import execution, training_settings
-from scanner_jax.store import Store, import_command
+from scanner_jax.store import Store, StoreError, import_command
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 from scanner_jax.types import Example
 from scanner_jax.warmstart import WarmStart, open_warm_start
@@ -161,10 +161,13 @@ def _sources(knowledge: ConfigDict) -> KnowledgeSources:
     """Open the store and the index as far as they are switched on; all problems in one error."""
     problems: list[str] = []
     sources = KnowledgeSources(
-        use_captions=knowledge.use_captions, use_objects=knowledge.use_objects, use_notes=knowledge.use_notes
+        use_captions=knowledge.use_captions,
+        use_objects=knowledge.use_objects,
+        use_notes=knowledge.use_notes,
+        use_clip_order=knowledge.use_clip_order,
     )
     if sources.kinds:
-        store = _attempt(problems, "store", lambda: _store(knowledge.store, sources.kinds))
+        store = _attempt(problems, "store", lambda: _store(knowledge.store, sources))
         sources = dataclasses.replace(sources, store=store)
     if knowledge.use_wikipedia:
         index = _attempt(problems, "Wikipedia", lambda: WikipediaIndex.open(knowledge.wikipedia_index))
@@ -175,14 +178,34 @@ def _sources(knowledge: ConfigDict) -> KnowledgeSources:
     return sources
 
 
-def _store(folder: str | None, kinds: tuple[str, ...]) -> Store:
+def _store(folder: str | None, sources: KnowledgeSources) -> Store:
+    kinds = (*sources.kinds, "clip") if sources.orders_by_clip else sources.kinds
     if not folder:
         raise ValueError(f"no store for {', '.join(kinds)}; pass --config.knowledge.store=FOLDER")
     absent = [kind for kind in kinds if not (Path(folder) / kind).is_dir()]
     if absent:
         commands = "".join(f"\n      {import_command(kind, Path(folder))}" for kind in absent)
-        raise ValueError(f"{folder} lacks {', '.join(absent)}; import them:{commands}")
-    return Store.open(folder)
+        without = "; knowledge.use_clip_order=False takes the detector's order" if "clip" in absent else ""
+        raise ValueError(f"{folder} lacks {', '.join(absent)}; make them{without}:{commands}")
+    store = Store.open(folder)
+    if sources.orders_by_clip:
+        _check_vectors(store)
+    return store
+
+
+def _check_vectors(store: Store) -> None:
+    """Find out now what would else stop the phase `rank`, after all detectors.
+
+    Raises:
+        StoreError: vectors are damaged, those of other boxes, or of unknown origin; the message has the command.
+    """
+    for image in store.keys("clip"):
+        store.vectors(image)
+    if "text_tower" not in store.provenance("clip"):
+        raise StoreError(
+            f"{store.folder / 'clip'}: its provenance does not say which text tower belongs to the vectors; make them "
+            f"again: {import_command('clip', store.folder)}"
+        )
 
 
 def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
@@ -198,11 +221,9 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     if not 0 <= config.knowledge.wikipedia_fulltext_score <= 1:
         given = config.knowledge.wikipedia_fulltext_score
         problems.append(f"knowledge.wikipedia_fulltext_score={given}: expected a number from 0 to 1")
-    if config.knowledge.use_clip_order:
-        problems.append(
-            "knowledge.use_clip_order=True: this version has no CLIP vectors to order objects by; set it to False, and "
-            "they stand in the order of the detector's score, as metrics.json then says"
-        )
+    if config.knowledge.clip_template.count("{}") != 1:
+        given = config.knowledge.clip_template
+        problems.append(f"knowledge.clip_template={given!r}: expected {{}} once, where the span's text goes")
     if config.tyt.alpha is not None and not 0 <= config.tyt.alpha <= 1:
         problems.append(f"tyt.alpha={config.tyt.alpha}: expected a number from 0 to 1, or None for the adaptive one")
     least = {"folds": (config.folds, 2), "recognizer.max_tokens": (config.recognizer.max_tokens, 40)}

@@ -1,6 +1,7 @@
 """The paper's recipe as a list of phases, each of which runs once and keeps its result.
 
-    detector-teacher -> detector-fold-0..3 -> detector-student -> candidates -> recognizer-teacher -> recognizer-student
+    detector-teacher -> detector-fold-0..3 -> detector-student -> candidates -> rank -> recognizer-teacher
+    -> recognizer-student
 
 Raise a VERSION by hand when a change of code changes that phase's result.
 """
@@ -14,13 +15,13 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from scanner_jax import phases, stages
+from scanner_jax import phases, ranking, stages
 from scanner_jax.files import read_json
 from scanner_jax.inputs import InputError, Inputs
 from scanner_jax.phases import Phase
 from scanner_jax.stages import Run
 
-VERSIONS = {"detector": 1, "candidates": 1, "recognizer": 1}
+VERSIONS = {"detector": 1, "candidates": 1, "rank": 1, "recognizer": 1}
 
 _INDIFFERENT = ("eval_batch_size", "checkpoint_every", "log_every", "steps_per_dispatch")  # teach nothing
 
@@ -36,7 +37,7 @@ def recipe_steps(run: Run) -> dict[str, Step]:
     """What a run's config asks for, by name, each after its parents.
 
     Without TYT in a stage there is nothing to teach, so that stage has no teacher, and its "student" is trained with
-    plain cross entropy.
+    plain cross entropy. `rank` is there where objects are ordered by CLIP.
     """
     config = run.config
     steps: dict[str, Step] = {}
@@ -65,14 +66,18 @@ def recipe_steps(run: Run) -> dict[str, Step]:
     parts = {"detector": detector, "epochs": epochs.detector_student} | ({"alpha": tyt.alpha} if tyt.detector else {})
     add("detector-student", stages.run_detector, ["detector-teacher"] if tyt.detector else [], **parts)
     add("candidates", stages.gather_candidates, ["detector-student", *folds])
+    asked = ["candidates"]
+    if run.inputs.sources.orders_by_clip:
+        add("rank", ranking.rank_objects, ["candidates"], template=config.knowledge.clip_template)
+        asked.append("rank")
 
     recognizer = {"recognizer": _decisive(config.recognizer), "knowledge": list(run.inputs.sources.used)}
     if tyt.recognizer:
         parts = recognizer | {"epochs": epochs.recognizer_teacher}
-        add("recognizer-teacher", stages.run_recognizer, ["candidates"], **parts)
+        add("recognizer-teacher", stages.run_recognizer, asked, **parts)
     parts = recognizer | {"epochs": epochs.recognizer_student} | ({"alpha": tyt.alpha} if tyt.recognizer else {})
     teacher = ["recognizer-teacher"] if tyt.recognizer else []
-    add("recognizer-student", stages.run_recognizer, ["candidates", *teacher], **parts)
+    add("recognizer-student", stages.run_recognizer, [*asked, *teacher], **parts)
     return steps
 
 
@@ -123,6 +128,8 @@ def _reads(inputs: Inputs, kind: str) -> dict[str, str]:
     """Fingerprints of what a phase reads besides the corpus and its parents' results."""
     if kind == "candidates":
         return {}
+    if kind == "rank":
+        return inputs.sources.rank_fingerprints()
     encoder = {"encoder": inputs.encoder.fingerprint}
     if inputs.warm_start:
         encoder["warm_start"] = inputs.warm_start.fingerprint(kind)

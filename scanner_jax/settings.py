@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_dict
 from scanner_jax.encoder_config import Execution
 from scanner_jax.loop import TrainingSettings
 from scanner_jax.optim import OptimizerSettings
+from scanner_jax.retrieval import CLIP_TEMPLATE
 
 
 def paper_settings() -> ConfigDict:
@@ -56,7 +57,9 @@ def paper_settings() -> ConfigDict:
                 "use_captions": True,
                 "use_objects": False,  # the paper: True; needs objects in the store
                 "use_notes": False,  # a language model's notes, Table 12
-                "use_clip_order": False,  # the paper: True; needs CLIP vectors in the store
+                "use_clip_order": False,  # objects by CLIP similarity. The paper: True; needs vectors in the store
+                "clip_template": CLIP_TEMPLATE,  # with a span's text for {}. Assumption: the paper names none
+                "clip_model": config_dict.placeholder(str),  # none: by the name that the vectors' maker went by
             },
             # Write a trace and a table of every training's steps to WORKDIR/profile; no part of a phase's hash.
             "profile": False,

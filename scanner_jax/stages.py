@@ -37,7 +37,7 @@ from scanner_jax.recognition import (
     train_recognizer,
     write_prompts,
 )
-from scanner_jax.retrieval import coverage, found_by, retrieve
+from scanner_jax.retrieval import Orders, coverage, found_by, ordered_by, read_orders, retrieve
 from scanner_jax.settings import execution, training_settings
 from scanner_jax.types import Example, Span
 from scanner_jax.vocabulary import Vocabulary
@@ -175,8 +175,9 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     inputs, recognition = run.inputs, recognition_of(run)
     candidates, teacher = run.parent(phase, "candidates"), run.parent(phase, "recognizer-teacher")
     assert candidates is not None
+    orders = read_orders(run.parent(phase, "rank"))
     prompted = {
-        split: prompted_with_knowledge(run, recognition, read_candidates(candidates, split, examples))
+        split: prompted_with_knowledge(run, recognition, read_candidates(candidates, split, examples), orders)
         for split, examples in inputs.by_use.items()
     }
     params = train_recognizer(
@@ -210,25 +211,28 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
             result[split] = None
             continue
         scores = metrics.recognizer_scores(examples, entities_of(decoded), training_surfaces=known)
-        result[split] = {**scores, "candidates": _candidates_report(prompted[split], inputs.sources.object_order)}
+        result[split] = {**scores, "candidates": _candidates_report(prompted[split])}
     return result
 
 
-def prompted_with_knowledge(run: Run, recognition: Recognition, candidates: list[Candidate]) -> Prompted:
+def prompted_with_knowledge(
+    run: Run, recognition: Recognition, candidates: list[Candidate], orders: Orders | None = None
+) -> Prompted:
     """The prompts of a split's candidates, with what the run's sources know about them."""
-    return write_prompts(recognition, candidates, retrieve(run.inputs.sources, candidates))
+    return write_prompts(recognition, candidates, retrieve(run.inputs.sources, candidates, orders))
 
 
-def _candidates_report(prompted: Prompted, object_order: str | None) -> dict[str, Any]:
+def _candidates_report(prompted: Prompted) -> dict[str, Any]:
     """How many candidates there are, for how many each kind of knowledge was found, and what was cut from prompts.
 
-    Where objects are used, also what they stand in order of: those beyond `max_objects` are the last of it.
+    Of those with objects, also what these stand in order of: objects beyond `max_objects` are the last of it.
     """
+    orders = ordered_by(prompted.knowledge)
     return {
         "count": candidate_counts(prompted.candidates),
         "with_knowledge_percent": coverage(prompted.knowledge),
         "wikipedia_found_by": found_by(prompted.knowledge),
-        **({"object_order": object_order} if object_order else {}),
+        **({"object_order": orders} if orders else {}),
         **cut_report(prompted.prompts),
     }
 

@@ -28,6 +28,7 @@ from scanner_jax.interrupt import Interrupted, leaving_at_signals
 from scanner_jax.loop import DivergedError
 from scanner_jax.phases import DamagedPhaseError
 from scanner_jax.prompts import PromptError
+from scanner_jax.ranking import RankError
 from scanner_jax.recipe import recipe_steps, run_recipe
 from scanner_jax.report import write_report
 from scanner_jax.stages import Run
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"The recipe stopped: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)  # at once: TensorStore's threads have one more error for each array that was to follow
-    except (DamagedPhaseError, DivergedError, PromptError, StoreError, WikipediaError) as error:
+    except (DamagedPhaseError, DivergedError, PromptError, RankError, StoreError, WikipediaError) as error:
         sys.exit(f"The recipe stopped: {error}")
     except OSError as error:
         sys.exit(f"The recipe stopped: {explain(error)}")

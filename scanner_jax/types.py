@@ -74,7 +74,8 @@ class ImageObject:
 class Knowledge:
     """What one candidate span was given besides its sentence; empty means not found or switched off.
 
-    `wikipedia_how` is no part of the prompt: it tells how the Wikipedia text was found.
+    Two fields are no part of the prompt: `wikipedia_how` tells how the Wikipedia text was found, and `object_order`
+    what the objects stand in order of.
     """
 
     wikipedia: str = ""
@@ -82,3 +83,4 @@ class Knowledge:
     caption: str = ""
     objects: tuple[ImageObject, ...] = ()
     wikipedia_how: str = ""
+    object_order: str = ""

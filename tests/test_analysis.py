@@ -179,7 +179,7 @@ def test_prompt_record() -> None:
     record = prompt_record(
         Example("a", WORDS, GOLD),
         Span(0, 2),
-        knowledge=Knowledge("a singer", caption="two people", objects=objects, wikipedia_how="exact"),
+        knowledge=Knowledge("a singer", caption="two people", objects=objects, wikipedia_how="exact", object_order="x"),
         prompt=Prompt((0, 1, 2), 1, (2,), Cut(wikipedia=3)),
         max_objects=1,
         classes=("PER", "non-entity"),
@@ -195,6 +195,7 @@ def test_prompt_record() -> None:
         "notes": "",
         "caption": "two people",
         "objects": [{"box": (0.0, 0.0, 2.0, 2.0), "label": "man", "score": 0.5, "caption": "a region"}],
+        "object_order": "x",
         "cut": {"entity": 0, "sentence": 0, "wikipedia": 3, "notes": 0, "caption": 0, "objects": 0},
         "predicted": "non-entity",
         "probabilities": {"PER": 0.25, "non-entity": 0.75},

@@ -144,7 +144,7 @@ def test_candidates_are_counted_by_how_their_page_was_found(finished, world):
     run = Run(config=world, inputs=inputs, root=folder / "phases")
     candidates = [(example, entity.span) for example in inputs.training for entity in example.entities]
     prompted = stages.prompted_with_knowledge(run, stages.recognition_of(run), candidates)
-    told = stages._candidates_report(prompted, None)
+    told = stages._candidates_report(prompted)
     with_page = sum(example.surface(span) in ("Ada", "Oslo", "Acme") for example, span in candidates)
     assert told["wikipedia_found_by"] == {"exact": with_page} and with_page
     assert told["with_knowledge_percent"]["wikipedia"] == round(100 * with_page / len(candidates), 2)
@@ -226,7 +226,9 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
     config = paper_settings()
     config.update(corpus=str(tmp_path / "nowhere"), encoder=str(tmp_path / "no-encoder"), folds=1)
     config.knowledge.update(store=str(tmp_path / "no-store"), wikipedia_index=str(tmp_path / "no-index"))
-    config.knowledge.update(use_clip_order=True, wikipedia_lookups=("exact", "fuzzy"), wikipedia_fulltext_score=8.0)
+    config.knowledge.update(
+        clip_template="no place", wikipedia_lookups=("exact", "fuzzy"), wikipedia_fulltext_score=8.0
+    )
     config.epochs.recognizer_student = 0
     config.detector.update(log_every=0, learning_rate=-1.0)
     config.tyt.alpha = 2.0
@@ -234,7 +236,7 @@ def test_all_missing_inputs_are_listed_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
         open_inputs(config, prepared=tmp_path)
     message = str(caught.value)
-    wanted = "nowhere no-encoder no-store no-index folds=1 use_clip_order train.txt alpha=2.0 recognizer_student=0"
+    wanted = "nowhere no-encoder no-store no-index folds=1 clip_template train.txt alpha=2.0 recognizer_student=0"
     wanted += " fuzzy fulltext_score=8.0 detector.log_every=0 learning_rate=-1.0 execution"
     for word in (*wanted.split(), "store import captions"):
         assert word in message

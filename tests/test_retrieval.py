@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner_jax.retrieval import KnowledgeSources, coverage, found_by, retrieve
+from scanner_jax.retrieval import DETECTOR_SCORE, KnowledgeSources, coverage, found_by, retrieve
 from scanner_jax.store import Store, box_digest, objects_value, write_kind
 from scanner_jax.types import Example, ImageObject, Knowledge, Span
 from scanner_jax.wikipedia import FULLTEXT_SCORE, LOOKUPS, WikipediaIndex, build
@@ -45,7 +45,7 @@ def index(tmp_path: Path) -> WikipediaIndex:
 
 def test_everything_on(store: Store, index: WikipediaIndex) -> None:
     sources = KnowledgeSources(store=store, index=index, use_captions=True, use_objects=True, use_notes=True)
-    of_first = Knowledge(caption="a lake", notes="So they say.", objects=OBJECTS)
+    of_first = Knowledge(caption="a lake", notes="So they say.", objects=OBJECTS, object_order="detector score")
     known = retrieve(sources, CANDIDATES)
     assert known == [
         dataclasses.replace(of_first, wikipedia="A lake.", wikipedia_how="normalised"),
@@ -64,7 +64,7 @@ def test_everything_on(store: Store, index: WikipediaIndex) -> None:
     ("sources", "kind", "expected"),
     [
         (KnowledgeSources(use_captions=True), "captions", Knowledge(caption="a lake")),
-        (KnowledgeSources(use_objects=True), "objects", Knowledge(objects=OBJECTS)),
+        (KnowledgeSources(use_objects=True), "objects", Knowledge(objects=OBJECTS, object_order=DETECTOR_SCORE)),
         (KnowledgeSources(use_notes=True), "notes", Knowledge(notes="So they say.")),
     ],
     ids=["captions", "objects", "notes"],
@@ -91,9 +91,10 @@ def test_a_note_on_the_span_goes_before_that_on_the_example(tmp_path: Path) -> N
     ]
 
 
-def test_objects_stand_in_the_detectors_order() -> None:
-    assert KnowledgeSources(use_objects=True).object_order == "detector score"
-    assert KnowledgeSources(use_captions=True).object_order is None
+def test_only_objects_are_ordered() -> None:
+    assert KnowledgeSources(use_objects=True, use_clip_order=True).orders_by_clip
+    assert not KnowledgeSources(use_objects=True).orders_by_clip
+    assert not KnowledgeSources(use_captions=True, use_clip_order=True).orders_by_clip
 
 
 def test_the_index_is_searched_as_the_lookups_say(index: WikipediaIndex) -> None:

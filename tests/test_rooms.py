@@ -18,7 +18,7 @@ ROOMS = """
     corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping
     metering watching
     evaluate checkpoint progress loop detection recognition analysis
-    settings warmstart inputs phases stages recipe report command_line train predict profiling
+    settings warmstart inputs phases stages ranking recipe report command_line train predict profiling
     knowledge demo __main__
 """.split()
 TORCH = ("torch", "torchvision", "open_clip", "timm")

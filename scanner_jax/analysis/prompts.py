@@ -33,8 +33,9 @@ def prompt_record(
 
     Returns:
         `id`, `start`, `end`, `text`; `wikipedia`, `notes`, `caption` and `objects` as they were given, before any cut;
-        `wikipedia_how` that text was found, "" where it was not; `cut`, the tokens of each part that did not fit; the
-        `predicted` class and all `probabilities`.
+        `wikipedia_how` that text was found, "" where it was not; `object_order`, what the objects stand in order of, ""
+        where there are none; `cut`, the tokens of each part that did not fit; the `predicted` class and all
+        `probabilities`.
     """
     rounded = {name: round(float(value), 6) for name, value in zip(classes, probabilities, strict=True)}
     return {
@@ -47,6 +48,7 @@ def prompt_record(
         "notes": knowledge.notes,
         "caption": knowledge.caption,
         "objects": [dataclasses.asdict(item) for item in knowledge.objects[:max_objects]],
+        "object_order": knowledge.object_order,
         "cut": dataclasses.asdict(prompt.cut),
         "predicted": max(zip(probabilities, classes, strict=True), key=lambda item: item[0])[1],
         "probabilities": rounded,

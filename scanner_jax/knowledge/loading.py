@@ -113,15 +113,24 @@ def import_transformers() -> ModuleType:
     Raises:
         ModelError: it doesn't, or is missing; says what to install.
     """
+    check_torchvision()
+    transformers = importlib.import_module("transformers")
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def check_torchvision() -> None:
+    """See that torchvision fits torch.
+
+    Raises:
+        ModelError: it doesn't, or is missing; says what to install.
+    """
     try:
         importlib.import_module("torchvision")
     except (ImportError, RuntimeError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{_torchvision_advice(torch.__version__)} ({reason})") from error
-    transformers = importlib.import_module("transformers")
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    return transformers
 
 
 def _torchvision_advice(torch_version: str) -> str:

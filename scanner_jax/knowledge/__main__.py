@@ -16,6 +16,8 @@ SUBCOMMANDS = {
     "merge": ("scanner_jax.knowledge.merging", "make a kind of the store from the shards of several machines"),
     "stats": ("scanner_jax.knowledge.stats", "what a store holds: coverage, lengths, failures, provenance"),
     "show": ("scanner_jax.knowledge.show", "what a store knows of one image or example"),
+    "clip": ("scanner_jax.knowledge.vectors", "CLIP's vector of every box of the store"),
+    "rank": ("scanner_jax.knowledge.ranking", "order images' objects by CLIP's similarity to a text"),
 }
 """Name -> the module whose `main(arguments)` returns the exit status, and what it is for."""
 

@@ -26,6 +26,11 @@ def write_text(path: Path, pieces: Iterable[str]) -> None:
         file.writelines(piece.encode("utf-8") for piece in pieces)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    with _replacing(path) as file:
+        file.write(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     write_text(path, [json_text(value)])
 

@@ -167,6 +167,21 @@ def test_a_stopped_run_goes_on(store: Path, tmp_path: Path, monkeypatch: pytest.
     assert len(asked_again) == 4 + 7
 
 
+def test_show_has_the_order_for_a_span(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(store), *ask(tmp_path, [("kerr", "Mira")])]) == 0
+    (answer,) = read_json_lines(tmp_path / "orders.jsonl")
+    capsys.readouterr()
+    assert main(["show", str(store), "kerr", "--span", "Mira", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [tuple(item["box"]) for item in found["objects"]] == [BOXES["kerr"][place] for place in answer["order"]]
+    assert found["order"] == "CLIP's similarity to 'a photo of Mira'"
+    assert main(["show", str(store), "gone", "--span", "Mira"]) == 0
+    assert "in the order of the detector's score, as the image has no vectors" in capsys.readouterr().out
+    write_objects(tmp_path / "store")
+    assert main(["show", str(tmp_path / "store"), "kerr", "--span", "Mira"]) == 0
+    assert f"no vectors of CLIP (python -m scanner_jax.knowledge clip IMAGES {tmp_path}" in capsys.readouterr().out
+
+
 def test_another_text_tower_is_refused(
     model: str, store: Path, tmp_path: Path, tiny_clip: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ from scanner_jax.knowledge.clip import MODEL, Clip, add_template_option, load_cl
 from scanner_jax.knowledge.command import PROGRAM, count, in_words
 from scanner_jax.knowledge.images import UnreadableImage, read_image
 from scanner_jax.knowledge.loading import ModelError, choose_device, choose_precision
+from scanner_jax.knowledge.printing import printable
 from scanner_jax.knowledge.ranking import best_first, check_text_tower, similarities
 from scanner_jax.knowledge.vectors import BoxEncoder
 from scanner_jax.store import Store
@@ -117,7 +118,7 @@ def draw(
         x1, y1, x2, y2 = (scale * side for side in item.box)
         colour = (80, 255, 80) if number == 1 else (255, 255, 255)
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=width)
-        label, corner = f"{number} {item.label}".strip(), (max(0, x1 + width), max(0, y1 + width))
+        label, corner = f"{number} {printable(item.label)}".strip(), (max(0, x1 + width), max(0, y1 + width))
         pen.rectangle(pen.textbbox(corner, label, font=font), fill=(0, 0, 0))
         pen.text(corner, label, fill=colour, font=font)
     return picture
@@ -162,7 +163,7 @@ def _run(options: argparse.Namespace) -> int:
     order = best_first(similar)
     for number, place in enumerate(order, 1):
         box = ", ".join(f"{side:.0f}" for side in objects[place].box)
-        print(f"{number:>3}  {similar[place]:.4f}  ({box})  {objects[place].label}".rstrip())
+        print(f"{number:>3}  {similar[place]:.4f}  ({box})  {printable(objects[place].label)}".rstrip())
     heat = relevance(clip, image, text)
     if not heat.any():
         print("nothing in the image speaks for the text: there is no red")

@@ -23,11 +23,15 @@ from scanner_jax.knowledge.clip import MODEL, Clip, add_template_option, load_cl
 from scanner_jax.knowledge.command import PROGRAM, count, in_words
 from scanner_jax.knowledge.loading import BatchRunner, ModelError, choose_device, choose_precision
 from scanner_jax.lock import locked
+from scanner_jax.retrieval import CLIP_TEMPLATE
 from scanner_jax.store import Store, import_command
 from scanner_jax.throughput import Throughput
 
 QUERIES_AT_ONCE = 1024
 """Queries between two writes; a run that is killed loses as many."""
+
+BATCH_SIZE = 256
+"""Texts at once."""
 
 SHOWN_PROBLEMS = 20
 
@@ -85,7 +89,7 @@ class Ranker:
 
     def __init__(self, clip: Clip, store: Store, *, template: str, batch_size: int) -> None:
         check_text_tower(clip, store)
-        self._store, self._template = store, template
+        self._store, self.template = store, template
         self._encode = BatchRunner(lambda texts: list(clip.encode_texts(texts)), batch_size)
         self._texts: dict[str, Float[np.ndarray, " d"]] = {}
         # What decides the answers.
@@ -100,12 +104,32 @@ class Ranker:
         vectors = {image: self._store.vectors(image) for image in {query.image for query in queries}}
         asked = dict.fromkeys(text for image, text in queries if vectors[image] is not None)
         unknown = [text for text in asked if text not in self._texts]
-        encoded = self._encode([self._template.replace("{}", text) for text in unknown])
+        encoded = self._encode([self.template.replace("{}", text) for text in unknown])
         self._texts.update(zip(unknown, encoded, strict=True))
         found = ((vectors[image], text) for image, text in queries)
         return [
             None if matrix is None else best_first(similarities(matrix, self._texts[text])) for matrix, text in found
         ]
+
+
+def open_ranker(
+    store: Store,
+    model: str | None = None,
+    *,
+    template: str = CLIP_TEMPLATE,
+    device: str | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Ranker:
+    """Load the CLIP that made a store's vectors, by the name that the store has, or by another.
+
+    Raises:
+        ModelError: it can't be loaded, or is not the one.
+        StoreError: the store has no vectors.
+    """
+    chosen = choose_device(device)
+    name = model or str(store.provenance("clip").get("model", MODEL))
+    clip = load_clip(name, device=chosen, precision=choose_precision(None, chosen))
+    return Ranker(clip, store, template=template, batch_size=batch_size)
 
 
 def check_text_tower(clip: Clip, store: Store) -> None:
@@ -208,10 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     queries, store = read_queries(options.queries), Store.open(options.store)
-    device = choose_device(options.device)
-    name = options.model or str(store.provenance("clip").get("model", MODEL))
-    clip = load_clip(name, device=device, precision=choose_precision(None, device))
-    ranker = Ranker(clip, store, template=options.template, batch_size=options.batch_size)
+    ranker = open_ranker(
+        store, options.model, template=options.template, device=options.device, batch_size=options.batch_size
+    )
     without = write_orders(options.orders, queries, ranker)
     print(f"{len(queries):,} orders -> {options.orders}")
     if without:
@@ -232,5 +255,5 @@ def _parser() -> argparse.ArgumentParser:
     add_template_option(parser)
     parser.add_argument("--model", help="the CLIP that made the vectors; by default by the name that the store has")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; by default a GPU where there is one")
-    parser.add_argument("--batch-size", type=count, default=256, metavar="N", help="texts at once (%(default)s)")
+    parser.add_argument("--batch-size", type=count, default=BATCH_SIZE, metavar="N", help="texts at once (%(default)s)")
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import importlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from scanner_jax.files import explain
 from scanner_jax.knowledge.printing import printable
-from scanner_jax.store import Store, StoreError
+from scanner_jax.store import Store, StoreError, import_command
 
 PROGRAM = "python -m scanner_jax.knowledge show"
 
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand; returns its exit status: 0, or 1 with what is wrong on standard error."""
     options = _parser().parse_args(arguments)
     try:
-        found = look_up(Store.open(options.store), options.id, span=options.span)
+        store = Store.open(options.store)
+        order, ordered_by = _by_clip(store, options) if options.span else (None, DETECTOR_ORDER)
+        found = look_up(store, options.id, order=order, ordered_by=ordered_by)
     except OSError as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
@@ -45,13 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def look_up(store: Store, key: str, *, span: str | None = None) -> dict[str, Any]:
+def look_up(
+    store: Store, key: str, *, order: Sequence[int] | None = None, ordered_by: str = DETECTOR_ORDER
+) -> dict[str, Any]:
     """What a store knows of one image or example.
 
     Args:
         store: an opened store.
         key: an image's id, an example's, or one that is both.
-        span: words of a sentence, by whose likeness the objects shall stand.
+        order: places of the image's objects, as they shall stand; None leaves them as they are.
+        ordered_by: what that is the order of.
 
     Returns:
         JSON: `id`; `caption`; `objects` with `box`, `label`, `score` and `caption`, in the order that `order` tells;
@@ -68,12 +74,25 @@ def look_up(store: Store, key: str, *, span: str | None = None) -> dict[str, Any
         found["caption"] = store.caption(key)
     if "objects" in kinds:
         objects = store.objects(key)
-        order, places = DETECTOR_ORDER, range(len(objects))
-        found |= {"order": order, "objects": [dataclasses.asdict(objects[place]) for place in places]}
+        places = range(len(objects)) if order is None else order
+        found |= {"order": ordered_by, "objects": [dataclasses.asdict(objects[place]) for place in places]}
     if "notes" in kinds:
         found["notes"] = store.notes(key) or ""
         found["span_notes"] = [[span.start, span.end, text] for span, text in store.span_notes(key).items()]
     return found
+
+
+def _by_clip(store: Store, options: argparse.Namespace) -> tuple[list[int] | None, str]:
+    """The order of the image's objects by CLIP, as in a recipe's prompts, and its name."""
+    if "clip" not in store.kinds:
+        command = import_command("clip", store.folder)
+        return None, f"{DETECTOR_ORDER}, as the store has no vectors of CLIP ({command})"
+    ranking = importlib.import_module("scanner_jax.knowledge.ranking")  # torch, which nothing else here needs
+    ranker = ranking.open_ranker(store, options.model)
+    (order,) = ranker.orders([ranking.Query(options.id, options.span)])
+    text = ranker.template.replace("{}", options.span)
+    none = f"{DETECTOR_ORDER}, as the image has no vectors of CLIP"
+    return order, none if order is None else f"CLIP's similarity to {printable(text)!r}"
 
 
 def _unknown(store: Store, key: str) -> str:
@@ -92,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("id", metavar="ID", help="an image's id, or an example's")
     parser.add_argument(
         "--span", metavar="TEXT", help="words of a sentence: objects in the order of CLIP's similarity to them"
+    )
+    parser.add_argument(
+        "--model", help="for --span, the CLIP that made the vectors; by default as the store names it"
     )
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     return parser

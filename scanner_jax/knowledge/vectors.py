@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,10 +25,10 @@ AHEAD = 8
 
 
 class Regions(NamedTuple):
-    """An image's boxes as CLIP's input; `pixels` has those that hold a pixel of the image."""
+    """An image's boxes as CLIP's input, None for one of less than a pixel; `digest` is of all of them."""
 
-    boxes: Sequence[Box]
     pixels: Sequence[torch.Tensor | None]
+    digest: str
 
 
 class BoxEncoder:
@@ -44,11 +45,12 @@ class BoxEncoder:
 
     def prepare(self, image: Image.Image, boxes: Sequence[Box]) -> Regions:
         """Cut the boxes out, and preprocess them as the model wants; threads may call it."""
-        regions = [crop(image, box) for box in boxes]
-        return Regions(boxes, [None if region is None else self._clip.preprocess(region) for region in regions])
+        regions = (crop(image, box) for box in boxes)
+        pixels = [None if region is None else self._clip.preprocess(region) for region in regions]
+        return Regions(pixels, box_digest(boxes))
 
     def vectors(self, prepared: Sequence[Regions]) -> list[Float[np.ndarray, "o d"]]:
-        """Of each image the unit vectors of its boxes, in their order; 0 for a box without a pixel of the image."""
+        """Of each image the unit vectors of its boxes, in their order; 0 for a box of less than a pixel."""
         found = iter(self._runner([pixels for item in prepared for pixels in item.pixels if pixels is not None]))
         nothing = np.zeros(self._clip.width, np.float32)
         rows = [[nothing if pixels is None else next(found) for pixels in item.pixels] for item in prepared]
@@ -63,22 +65,23 @@ class ClipExpert:
     def __init__(self, clip: Clip, store: Store, batch_size: int) -> None:
         self.batch_size = batch_size
         self._encoder = BoxEncoder(clip, batch_size)
-        self._boxes = {key: [item.box for item in store.objects(key)] for key in store.keys("objects")}
+        self._store = store
+        self._lock = threading.Lock()  # nothing says that the store's files may be read by several threads
 
     def prepare(self, key: str, image: Image.Image) -> Regions:
-        return self._encoder.prepare(image, self._boxes[key])
+        with self._lock:
+            boxes = self._store.boxes(key)
+        return self._encoder.prepare(image, boxes)
 
     def units(self, prepared: Regions) -> int:
-        return len(prepared.boxes)
+        return len(prepared.pixels)
 
     def describe(self, prepared: Sequence[Regions]) -> list[Value]:
-        found = zip(prepared, self._encoder.vectors(prepared), strict=True)
-        return [vectors_value(vectors, item.boxes) for item, vectors in found]
-
-
-def vectors_value(vectors: Float[np.ndarray, "o d"], boxes: Sequence[Box]) -> Value:
-    """The value of a `clip` record: the vectors in float16, and the boxes that they belong to."""
-    return {"vectors": vectors.astype("<f2").tobytes(), "width": vectors.shape[1], "boxes": box_digest(boxes)}
+        """Each image's vectors in float16, and the boxes that they belong to; those of several images go together."""
+        return [
+            {"vectors": vectors.astype("<f2").tobytes(), "width": vectors.shape[1], "boxes": item.digest}
+            for item, vectors in zip(prepared, self._encoder.vectors(prepared), strict=True)
+        ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.revision:
             raise ModelError(f"--revision {options.revision}: open_clip takes none; download it, and give its folder")
         found, store = find_images(options.images), Store.open(options.store)
-        images = {key: found.get(key) for key in store.keys("objects")}
+        images = {key: found.get(key) for key in sorted(store.keys("objects"))}
         device = choose_device(options.device)
         clip = load_clip(options.model, device=device, precision=choose_precision(options.precision, device))
         settings = {"expert": "CLIP", **clip.provenance(), "objects": store.fingerprint(("objects",))}

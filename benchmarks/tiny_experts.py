@@ -124,13 +124,17 @@ def _save(model: Any, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    folder = parser.parse_args().folder
+def write_experts(folder: Path) -> None:
+    """Write them all."""
     write_blip2(folder / "blip2")
     write_dfine(folder / "dfine")
     write_detr(folder / "detr")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    write_experts(parser.parse_args().folder)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,18 @@ def tiny_clip(transformers: ModuleType, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
+def tiny_experts(transformers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny random experts: blip2, dfine, detr."""
+    import torch
+    from tiny_experts import write_experts
+
+    torch.set_num_threads(1)  # more cost time on models so small
+    folder = tmp_path_factory.mktemp("experts")
+    write_experts(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """A tokenizer that splits at blanks and punctuation; it knows `TINY_WORDS`, the rest is unknown."""
     folder = tmp_path_factory.mktemp("tokenizer")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner_jax.lock import LOCK, locked
+from scanner_jax.lock import LOCK, InUseError, locked
 
 ROOT = Path(__file__).parent.parent
 HOLDER = "import sys, pathlib, scanner_jax.lock as lock\nwith lock.locked(pathlib.Path(sys.argv[1])):\n    "
@@ -77,4 +77,13 @@ def test_who_waited_for_a_deleted_folder_makes_it_anew(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file/phase"), locked(tmp_path / "file" / "phase"):
+        pass
+
+
+def test_who_does_not_wait_is_told_who_has_it(tmp_path: Path) -> None:
+    first = hold(tmp_path, "print('held', flush=True); sys.stdin.read()")
+    with pytest.raises(InUseError, match=f"is in use by process {first.pid} on"), locked(tmp_path, wait=False):
+        pass
+    first.communicate()
+    with locked(tmp_path, wait=False):
         pass

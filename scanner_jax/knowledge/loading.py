@@ -156,12 +156,20 @@ def load(kind: Any, model: Pretrained, *, device: torch.device, precision: str) 
         precision: one of `PRECISIONS`.
 
     Raises:
-        ModelError: files are missing or don't fit.
+        ModelError: files or weights are missing, or don't fit.
     """
     with reading(model):
-        loaded = kind.from_pretrained(
-            model.folder, dtype=PRECISIONS[precision], use_safetensors=True, local_files_only=True
+        loaded, found = kind.from_pretrained(
+            model.folder,
+            dtype=PRECISIONS[precision],
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
+    # transformers fills them with noise, and warns.
+    weights = {name for name, _ in loaded.named_parameters(remove_duplicate=False)}
+    if missing := sorted(weights & set(found["missing_keys"])):
+        raise ModelError(f"--model {model.folder}: its files lack {len(missing)} weights, such as {missing[0]}")
     return loaded.to(device).eval()
 
 
@@ -218,7 +226,7 @@ class BatchRunner:
     def _shrink(self, count: int) -> None:
         if count == 1:
             raise ModelError(
-                "memory ran out for a batch of one; take a smaller model, --precision bf16 or --device cpu"
+                "memory ran out with a batch of one; take a smaller model, --precision bf16 or --device cpu"
             )
         self.size = count // 2
         if torch.cuda.is_available():

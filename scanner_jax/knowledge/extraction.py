@@ -82,6 +82,19 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """What became of some images: values, reasons of failures, and the versions of the packages that took part."""
+
+    done: Sequence[tuple[str, Value]]
+    failed: Sequence[tuple[str, str]]
+    versions: Mapping[str, str]
+
+
+Describe = Callable[[Job, Mapping[str, Path | None], int], Generator[Batch, None, None]]
+"""Describes images of a job with so many threads to read them, in whatever order and batches."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a shard.
 
@@ -105,6 +118,7 @@ def extract(
     *,
     restart: bool = False,
     threads: int | None = None,
+    describe: Describe | None = None,
     console: rich.console.Console | None = None,
 ) -> Outcome:
     """Describe the shard's images, going on where an earlier run was stopped; `merge` then makes them a kind.
@@ -117,6 +131,7 @@ def extract(
         shard: which images of it.
         restart: drop what an earlier run did.
         threads: that read and prepare images; by default one for each core, 8 at most.
+        describe: who does the work; by default `described`, this process.
         console: where progress goes; standard error.
 
     Raises:
@@ -132,39 +147,50 @@ def extract(
         seconds = 0.0
         if todo:
             name = job.kind if shard.count == 1 else f"{job.kind} {shard}"
-            expert = job.load()
+            work = (describe or described)(job, todo, threads or min(8, len(os.sched_getaffinity(0))))
             with Throughput(name, "images", len(known) + len(todo), console, start=len(known)) as progress:
-                _run(expert, todo, ledger, progress, threads or min(8, len(os.sched_getaffinity(0))))
+                _keep(work, ledger, progress, start=len(known))
                 seconds = progress.seconds
         ledger.finish()
         return Outcome(ledger.count(), tuple(ledger.failures()), len(known), seconds)
 
 
-def _run(expert: Expert, todo: Mapping[str, Path | None], ledger: Ledger, progress: Throughput, threads: int) -> None:
+def _keep(batches: Generator[Batch, None, None], ledger: Ledger, progress: Throughput, *, start: int) -> None:
+    done = failed = 0
+    with contextlib.closing(batches):
+        for batch in batches:
+            ledger.add(batch.done, batch.failed, batch.versions)
+            done, failed = done + len(batch.done) + len(batch.failed), failed + len(batch.failed)
+            progress.at(start + done, done, f", {failed:,} failed" if failed else "")
+
+
+def described(job: Job, images: Mapping[str, Path | None], threads: int) -> Generator[Batch, None, None]:
+    """Load a job's expert, and describe images with it in this process."""
+    return described_by(job.load(), images, threads)
+
+
+def described_by(expert: Expert, images: Mapping[str, Path | None], threads: int) -> Generator[Batch, None, None]:
+    """Describe images with a loaded expert, as many at once as it takes; others are read meanwhile."""
     versions = package_versions()
-    start, done, failed, units = len(ledger.keys()), 0, 0, 0
     batch: list[tuple[str, Any]] = []
-    refused: list[tuple[str, str]] = []
+    failed: list[tuple[str, str]] = []
+    units = 0
 
-    def keep() -> None:
-        nonlocal done, failed, units
+    def made() -> Batch:
         values = expert.describe([prepared for _, prepared in batch]) if batch else []
-        ledger.add(zip((key for key, _ in batch), values, strict=True), refused, versions)
-        done, failed, units = done + len(batch) + len(refused), failed + len(refused), 0
-        batch.clear()
-        refused.clear()
-        progress.at(start + done, done, f", {failed:,} failed" if failed else "")
+        return Batch(list(zip((key for key, _ in batch), values, strict=True)), failed, versions)
 
-    with contextlib.closing(_prepared(expert, todo, threads)) as stream:
+    with contextlib.closing(_prepared(expert, images, threads)) as stream:
         for key, prepared in stream:
             if isinstance(prepared, UnreadableImage):
-                refused.append((key, str(prepared)))
+                failed.append((key, str(prepared)))
             else:
                 batch.append((key, prepared))
                 units += max(1, expert.units(prepared))
             if units >= expert.batch_size:
-                keep()
-        keep()
+                yield made()
+                batch, failed, units = [], [], 0
+        yield made()
 
 
 def _prepared(expert: Expert, todo: Mapping[str, Path | None], threads: int) -> Generator[tuple[str, Any], None, None]:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from scanner_jax.files import explain
 from scanner_jax.interrupt import Interrupted, leaving_at_signals
-from scanner_jax.knowledge.extraction import Job, Outcome, extract, is_made
+from scanner_jax.knowledge.extraction import Describe, Job, Outcome, extract, is_made
 from scanner_jax.knowledge.shards import Shard, merge
 
 PROGRAM = "python -m scanner_jax.knowledge"
 
 SHOWN_FAILURES = 5
+
+RAY_BATCHES = 4
+"""Batches of a Ray task: images of the next task are read only when it begins, so that fewer would let the GPU wait."""
 
 SHARDS = """\
 A run that is stopped or killed goes on with the same command. On several machines or GPUs give each --shard I/N of the
@@ -57,6 +60,18 @@ def expert_parser(
         "--shard", type=_shard, default=Shard(), metavar="I/N", help="part I, from 1, of N (%(default)s)"
     )
     parser.add_argument("--restart", action="store_true", help="drop what was done so far, and begin anew")
+    parser.add_argument(
+        "--ray-workers",
+        type=count,
+        metavar="N",
+        help="work on N workers of Ray, each with model and GPU of its own",
+    )
+    parser.add_argument(
+        "--ray-task",
+        type=count,
+        metavar="N",
+        help="images that a worker takes at a time, and that may be done again if it dies; by default 4 batches",
+    )
     return parser
 
 
@@ -97,7 +112,8 @@ def run_job(job: Job, options: argparse.Namespace) -> int:
     if not options.restart and is_made(options.store, job):
         print(f"{target} is made of these images with these settings already; --restart makes it again")
         return 0
-    outcome = extract(options.store, job, shard, restart=options.restart, threads=options.threads)
+    describe = _on_ray(options) if options.ray_workers else None
+    outcome = extract(options.store, job, shard, restart=options.restart, threads=options.threads, describe=describe)
     if shard.count > 1:
         print(f"shard {shard} of {job.kind} is whole: {outcome.done:,} images")
         print_outcome(outcome)
@@ -110,6 +126,15 @@ def run_job(job: Job, options: argparse.Namespace) -> int:
         print(f"no image of {options.images} has a value; {target} was not written", file=sys.stderr)
         print_outcome(outcome)
     return 0 if outcome.done or (shard.count > 1 and not outcome.failures) else 1
+
+
+def _on_ray(options: argparse.Namespace) -> Describe:
+    from scanner_jax.knowledge.loading import choose_device
+    from scanner_jax.knowledge.ray_workers import on_ray
+
+    gpus = 1 if choose_device(options.device).type == "cuda" else 0
+    task_images = options.ray_task or RAY_BATCHES * options.batch_size
+    return on_ray(workers=options.ray_workers, task_images=task_images, gpus=gpus)
 
 
 def print_outcome(outcome: Outcome) -> None:

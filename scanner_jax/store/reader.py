@@ -66,6 +66,10 @@ class Store:
             )
         return cls(folder, {kind: _open_kind(folder, kind) for kind in kinds})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is opened anew: readers of files can't be sent there."""
+        return Store.open, (self.folder,)
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of knowledge in the store, sorted."""

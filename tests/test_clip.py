@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_vectors_are_open_clips_own(folder: Path, pictures: list[Image.Image]) -
     np.testing.assert_allclose(clip.encode_texts(TEXTS), texts.numpy(), atol=1e-6)
     assert clip.encode_images(pictures).dtype == np.float32
     assert np.ptp(clip.encode_images(pictures), axis=0).max() > 0.1  # the pictures do differ
+
+
+def test_another_process_loads_it_anew(folder: Path, pictures: list[Image.Image]) -> None:
+    from scanner_jax.knowledge.clip import load_clip
+
+    clip = load_clip(str(folder), precision="bf16")
+    again = copy.deepcopy(clip)  # as pickle does it
+    assert again.model is not clip.model
+    assert again.provenance() == clip.provenance()
+    np.testing.assert_array_equal(again.encode_images(pictures), clip.encode_images(pictures))
 
 
 def test_batches_equal_one_at_a_time(folder: Path, pictures: list[Image.Image]) -> None:

@@ -15,12 +15,14 @@ from tiny_recipe import write_world
 
 from scanner_jax import evaluate, phases, stages
 from scanner_jax.checkpoint import restore_params
+from scanner_jax.corpora import read_corpus
 from scanner_jax.files import read_json_lines
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.recipe import recipe_steps, run_recipe
 from scanner_jax.report import write_report
 from scanner_jax.settings import paper_settings
 from scanner_jax.stages import Run, fold_of
+from scanner_jax.store import write_kind
 from scanner_jax.types import Example
 
 
@@ -201,6 +203,40 @@ def test_other_knowledge_reruns_the_recognizers_only(finished, world, tmp_path):
         config = changed(world, **settings)
         other = hashes(config, open_inputs(config, prepared=tmp_path))
         assert {name for name in before if before[name] != other[name]} == {"recognizer-teacher", "recognizer-student"}
+
+
+@pytest.mark.parametrize(
+    ("use_wikipedia", "use_notes", "told"),
+    [
+        (True, False, "a person a photo of a place"),
+        (False, True, "so cold a photo of a place"),
+        (True, True, "a person so cold a photo of a place"),
+        (False, False, "a photo of a place"),
+    ],
+    ids=["wikipedia", "notes in its place", "notes beside it", "neither"],
+)
+def test_notes_stand_in_wikipedias_place_or_beside_it(world, tmp_path, use_wikipedia, use_notes, told):
+    """Table 12's settings, by the switches alone: the prompt's end, behind the sentence."""
+    store = str(tmp_path / "store")
+    shutil.copytree(world.knowledge.store, store)
+    corpus = read_corpus(world.corpus)
+    candidates = [
+        (example, entity.span)
+        for example in corpus.splits["train"]
+        for entity in example.entities
+        if example.surface(entity) == "Ada" and int(example.image_id) % 2 == 0  # it has a page, the image a caption
+    ]
+    write_kind(store, "notes", [(example.id, {"text": "so cold"}) for example, _ in candidates], {})
+    switches = {"knowledge__use_wikipedia": use_wikipedia, "knowledge__use_notes": use_notes}
+    config = changed(world, knowledge__store=store, **switches)
+    run = Run(config=config, inputs=open_inputs(config, prepared=tmp_path), root=tmp_path)
+    recognition = stages.recognition_of(run)
+    prompts = stages.prompted_with_knowledge(run, recognition, candidates).prompts
+    assert prompts
+    for (example, _), prompt in zip(candidates, prompts, strict=True):
+        tokens = [recognition.tokenizer.backend.id_to_token(token) for token in prompt.token_ids[1:-1]]
+        _, _, behind = " ".join(tokens).partition(f"in this sentence . {example.text}")
+        assert behind.strip() == told
 
 
 def test_train_and_dev_together_leave_dev_null(world, tmp_path):

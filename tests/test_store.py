@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import threading
@@ -45,6 +46,15 @@ def test_captions_and_notes_round_trip(tmp_path: Path) -> None:
     assert store.notes("1") is None
     assert store.provenance("captions")["importer"] == "test"
     assert store.provenance("captions")["count"] == 3
+
+
+def test_another_process_opens_it_anew(tmp_path: Path) -> None:
+    write_captions(tmp_path)
+    again = copy.deepcopy(Store.open(tmp_path))  # as pickle does it
+    assert all_captions(again) == {key: value["text"] for key, value in CAPTIONS.items()}
+    (tmp_path / "captions" / "provenance.json").unlink()
+    with pytest.raises(StoreError, match="not a knowledge store"):
+        copy.deepcopy(again)
 
 
 def test_one_look_up_reads_one_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import importlib
 from collections.abc import Callable, Sequence
@@ -57,6 +58,10 @@ class Clip:
     model: Any
     preprocess: Callable[[Image.Image], torch.Tensor]
     tokenizer: Callable[[list[str]], torch.Tensor]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is loaded anew, once, rather than sent there with its weights."""
+        return functools.partial(load_clip, device=str(self.device), precision=self.precision), (self.name,)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[np.ndarray, "n d"]:
         """The unit vector of each picture, as one batch."""

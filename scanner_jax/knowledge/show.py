@@ -112,9 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--span", metavar="TEXT", help="words of a sentence: objects in the order of CLIP's similarity to them"
     )
-    parser.add_argument(
-        "--model", help="for --span, the CLIP that made the vectors; by default as the store names it"
-    )
+    parser.add_argument("--model", help="for --span, the CLIP that made the vectors; by default as the store names it")
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     return parser
 

@@ -12,6 +12,7 @@ import pytest
 
 from scanner_jax.corpora import read_corpus
 from scanner_jax.knowledge.__main__ import main
+from scanner_jax.knowledge.shards import Shard
 from scanner_jax.knowledge.statistics import statistics
 from scanner_jax.store import Store, box_digest, objects_value, write_kind
 from scanner_jax.types import ImageObject
@@ -116,6 +117,14 @@ def test_the_command_says_it_in_json(store: Path, capsys: pytest.CaptureFixture[
     assert main(["stats", str(store), "--json"]) == 0
     printed = capsys.readouterr().out
     assert json.loads(printed) == json.loads(json.dumps(statistics(Store.open(store))))
+
+
+def test_extractions_that_are_not_merged_are_told(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (3, 1):
+        Shard(number, 4).folder(store, "captions").mkdir(parents=True)
+    assert statistics(Store.open(store))["begun"] == [{"kind": "captions", "of": 4, "shards": [1, 3]}]
+    assert main(["stats", str(store)]) == 0
+    assert "begun, not merged: captions, shards 1, 3 of 4\n" in capsys.readouterr().out
 
 
 def test_wrong_folders(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

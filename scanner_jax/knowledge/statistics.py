@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scanner_jax.corpora import Corpus
+from scanner_jax.knowledge.shards import begun
 from scanner_jax.store import Store, box_digest
 from scanner_jax.store.layout import Value, damage_reported
 
@@ -25,6 +26,8 @@ SHOWN_PLACES = 5
 
 OF_EXAMPLES = ("notes",)
 """The kinds that go by example; all others go by image."""
+
+EXTRACTED = ("captions", "objects", "regions", "clip")
 
 OF_BOXES = ("regions", "clip")
 """The kinds that belong to the boxes of `objects`, which may have been replaced since."""
@@ -55,10 +58,11 @@ def statistics(store: Store, corpus: Corpus | None = None) -> dict[str, Any]:
         corpus: whose images and examples shall be looked for.
 
     Returns:
-        JSON: the store's folder as `store`; in `kinds`, per kind, its records, how many of them are empty, lengths,
-        failures by reason with some of their places, and provenance; with a corpus also, per split, how many of its
-        images (of `notes`: examples) have a record that is not empty. Records of `regions` and `clip` whose boxes
-        `objects` no longer has are counted as `other_boxes`; of `objects` there are the common labels.
+        JSON: the store's folder as `store`; shards that are not merged yet as `begun`; in `kinds`, per kind, its
+        records, how many of them are empty, lengths, failures by reason with some of their places, and provenance;
+        with a corpus also, per split, how many of its images (of `notes`: examples) have a record that is not empty.
+        Records of `regions` and `clip` whose boxes `objects` no longer has are counted as `other_boxes`; of `objects`
+        there are the common labels.
 
     Raises:
         StoreError: a record is damaged.
@@ -66,6 +70,8 @@ def statistics(store: Store, corpus: Corpus | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"store": str(store.folder)}
     if corpus is not None:
         found["corpus"] = {"name": corpus.name, "variant": corpus.variant, "fingerprint": corpus.fingerprint}
+    shards = [(kind, count, sorted(found)) for kind in EXTRACTED for count, found in begun(store.folder, kind).items()]
+    found["begun"] = [{"kind": kind, "of": count, "shards": numbers} for kind, count, numbers in shards]
     return found | {"kinds": {kind: _kind(store, kind, corpus) for kind in store.kinds}}
 
 

@@ -59,6 +59,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['store']}: {', '.join(found['kinds'])}"
     if "corpus" in found:
         yield f"corpus: {found['corpus']['name']} ({found['corpus']['variant']})"
+    for shards in found["begun"]:
+        listed = ", ".join(map(str, shards["shards"]))
+        yield f"begun, not merged: {shards['kind']}, shards {listed} of {shards['of']}"
     for kind, told in found["kinds"].items():
         yield ""
         yield from _kind_lines(kind, told)

@@ -14,11 +14,12 @@ from jaxtyping import Array, Float
 
 from scanner_jax.costs import ModelSizes
 from scanner_jax.encoder import EncoderConfig, Execution, Params
+from scanner_jax.forward import Forward, Passes
 from scanner_jax.loop import Training, TrainingSettings, train
 from scanner_jax.losses import cross_entropy, trust_your_teacher
 from scanner_jax.metrics import PRF, span_counts
 from scanner_jax.models import SpanDetector, init_detector
-from scanner_jax.pipeline import Batch, collate_detector, detector_features, length_buckets, predict
+from scanner_jax.pipeline import Batch, DetectorFeatures, collate_detector, detector_features, length_buckets
 from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tags import spans_from_bio
 from scanner_jax.tokens import Tokenizer
@@ -103,6 +104,7 @@ def train_detector(
         folder=folder,
         vocabulary=vocabulary,
         watch=watch,
+        ahead=() if dev is None else _tagging(detection, made.params, dev).missing(),
     )
 
 
@@ -154,10 +156,7 @@ def detector_loss(model: SpanDetector, *, alpha: float | None) -> LossFn:
 def tag(detection: Detection, params: Params, examples: Sequence[Example]) -> WordLogits:
     """The detector's logits for every word of every sentence, windows joined."""
     logits = [np.zeros((len(example.words), len(BIO)), np.float32) for example in examples]
-    features = detector_features(examples, detection.tokenizer, max_tokens=detection.max_tokens)
-    collate = functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens))
-    forward = functools.partial(_forward, detection.model)
-    for item, rows in predict(forward, params, features, collate, batch_size=detection.eval_batch_size):
+    for item, rows in _tagging(detection, params, examples).rows():
         logits[item.example][item.words] = rows[item.positions]
     return logits
 
@@ -185,9 +184,19 @@ def _logits(model: SpanDetector, params: Params, batch: Batch, rng: jax.Array | 
     return logits
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _forward(model: SpanDetector, params: Params, batch: Batch) -> Float[Array, "b t c"]:
-    return _logits(model, params, batch, None)
+def _tagging(detection: Detection, params: Params, examples: Sequence[Example]) -> Passes[DetectorFeatures]:
+    return Passes(
+        _forward(detection.model),
+        params,
+        detector_features(examples, detection.tokenizer, max_tokens=detection.max_tokens),
+        functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens)),
+        detection.eval_batch_size,
+    )
+
+
+@functools.cache  # so that detectors share what is compiled for it
+def _forward(model: SpanDetector) -> Forward:
+    return Forward(functools.partial(_logits, model, rng=None))
 
 
 def _dev_scores(detection: Detection, dev: Sequence[Example], params: Params) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def train(
     folder: Path,
     vocabulary: Vocabulary | None = None,
     watch: Watch | None = None,
+    ahead: Sequence[Callable[[], object]] = (),
 ) -> Params:
     """Train on the features, going on from the folder's last checkpoint, and return the best parameters.
 
@@ -130,6 +131,7 @@ def train(
         vocabulary: the rows of the word embeddings to train, which hold all that the features have; the others decay
             as they would. None trains all. A run may go on with another one than it began with.
         watch: looks on while steps are made.
+        ahead: compile what `evaluate` runs; they are called beside the first steps, after what compiles those.
 
     Returns:
         The parameters with the best score (the latest among equals), as numpy arrays.
@@ -159,7 +161,7 @@ def train(
         stepper = Stepper(loss_fn, settings.optimizer, state=state, course=course, at_once=settings.steps_per_dispatch)
         # Nothing is lost by leaving at once before the run's first step; afterwards signals wait until it is saved.
         with signals.at_once(_saved(name, start, total)), progress.timed("compiling"):
-            _compile_ahead(stepper, batches, min(total - start, EPOCHS_AHEAD * epoch, BATCHES_AHEAD), progress)
+            _compile_ahead(stepper, batches, min(total - start, EPOCHS_AHEAD * epoch, BATCHES_AHEAD), ahead, progress)
         ends = (settings.steps_per_dispatch, settings.log_every, settings.checkpoint_every, epoch)
         losses: list[Float[Array, "*n"]] = []
         with (
@@ -257,7 +259,13 @@ def _restored(saved: Saved, tables: Tables) -> tuple[TrainState, Best | None]:
     return jax.tree.map(jnp.array, TrainState(state.step, params, opt_state)), best
 
 
-def _compile_ahead(stepper: Stepper, batches: grain.DatasetIterator, count: int, progress: Progress) -> None:
+def _compile_ahead(
+    stepper: Stepper,
+    batches: grain.DatasetIterator,
+    count: int,
+    others: Sequence[Callable[[], object]],
+    progress: Progress,
+) -> None:
     """Begin to compile for the shapes of the next batches; a shape that comes up later is compiled then.
 
     The iterator is left where it was.
@@ -265,9 +273,11 @@ def _compile_ahead(stepper: Stepper, batches: grain.DatasetIterator, count: int,
     position = batches.get_state()
     shapes = {str(shape := shape_of(batch)): shape for batch in itertools.islice(batches, count)}
     batches.set_state(position)
-    progress.say(f"compiling for {len(shapes)} shapes of batches")
+    evaluated = f", and for {len(others)} of evaluation's" if others else ""
+    progress.say(f"compiling for {len(shapes)} shapes of batches{evaluated}")
     stepper.await_steps(list(shapes.values())[:1])  # the first alone, so that the first step comes soon
     stepper.compile_ahead(shapes.values())
+    stepper.beside(others)
 
 
 def _copied(params: Params) -> Params:

@@ -265,12 +265,16 @@ def predict(
         Each feature with its row of the output (a tree of numpy arrays), in the order of computation.
     """
     params = jax.device_put(params)
-    ordered = sorted(features, key=_length)
-    for start in range(0, len(ordered), batch_size):
-        chosen = ordered[start : start + batch_size]
+    for chosen in by_length(features, batch_size):
         output = jax.device_get(forward(params, collate(chosen, batch_size=batch_size)))
         for row, item in enumerate(chosen):
             yield item, jax.tree.map(operator.itemgetter(row), output)
+
+
+def by_length(features: Sequence[Features], batch_size: int) -> Iterator[list[Features]]:
+    """The features of each batch that `predict` makes, the longest last."""
+    ordered = sorted(features, key=_length)
+    return (ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size))
 
 
 def _length(item: HasLength) -> int:

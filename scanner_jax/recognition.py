@@ -15,11 +15,12 @@ from jaxtyping import Array, Float
 from scanner_jax.boxes import intersection_over_union
 from scanner_jax.costs import ModelSizes
 from scanner_jax.encoder import EncoderConfig, Execution, Params
+from scanner_jax.forward import Forward, Passes
 from scanner_jax.loop import Training, TrainingSettings, train
 from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
 from scanner_jax.metrics import entity_counts
 from scanner_jax.models import EntityRecognizer, init_recognizer
-from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets, predict
+from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets
 from scanner_jax.predictions import Predicted
 from scanner_jax.prompts import Prompt, build_prompt
 from scanner_jax.stepping import LossFn, Watch
@@ -170,6 +171,7 @@ def train_recognizer(
         folder=folder,
         vocabulary=vocabulary,
         watch=watch,
+        ahead=() if dev is None else _classifying(recognition, made.params, dev[1]).missing(),
     )
 
 
@@ -222,11 +224,8 @@ def recognizer_loss(model: EntityRecognizer, *, alpha: float | None, grounding_w
 
 def classify(recognition: Recognition, params: Params, prompted: Prompted) -> TypeLogits:
     """The recognizer's type logits for every candidate, in the candidates' order."""
-    features = _features(recognition, prompted, None)
-    logits = np.zeros((len(features), len(recognition.classes)), np.float32)
-    forward = functools.partial(_forward, recognition.model)
-    rows = predict(forward, params, features, _collate(recognition), batch_size=recognition.eval_batch_size)
-    for item, (types, _) in rows:
+    logits = np.zeros((len(prompted.candidates), len(recognition.classes)), np.float32)
+    for item, (types, _) in _classifying(recognition, params, prompted).rows():
         logits[item.index] = types
     return logits
 
@@ -268,6 +267,7 @@ def _dev_scores(
 def _features(
     recognition: Recognition, prompted: Prompted, teacher_logits: TypeLogits | None
 ) -> list[RecognizerFeatures]:
+    rows = zip(prompted.candidates, prompted.knowledge, prompted.prompts, strict=True)
     return [
         RecognizerFeatures(
             index=index,
@@ -276,9 +276,7 @@ def _features(
             overlaps=_overlaps(candidate, known, recognition.max_objects),
             teacher_logits=None if teacher_logits is None else teacher_logits[index],
         )
-        for index, (candidate, known, prompt) in enumerate(
-            zip(prompted.candidates, prompted.knowledge, prompted.prompts, strict=True)
-        )
+        for index, (candidate, known, prompt) in enumerate(rows)
     ]
 
 
@@ -291,9 +289,8 @@ def _overlaps(candidate: Candidate, known: Knowledge, max_objects: int) -> Float
 
 
 def _collate(recognition: Recognition) -> Any:
-    return functools.partial(
-        collate_recognizer, buckets=length_buckets(recognition.max_tokens), max_objects=recognition.max_objects
-    )
+    buckets = length_buckets(recognition.max_tokens)
+    return functools.partial(collate_recognizer, buckets=buckets, max_objects=recognition.max_objects)
 
 
 def _logits(
@@ -313,6 +310,11 @@ def _logits(
     return logits
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _forward(model: EntityRecognizer, params: Params, batch: Batch) -> tuple[Float[Array, "b c"], Float[Array, "b o"]]:
-    return _logits(model, params, batch, None)
+def _classifying(recognition: Recognition, params: Params, prompted: Prompted) -> Passes[RecognizerFeatures]:
+    features = _features(recognition, prompted, None)
+    return Passes(_forward(recognition.model), params, features, _collate(recognition), recognition.eval_batch_size)
+
+
+@functools.cache  # so that recognizers share what is compiled for it
+def _forward(model: EntityRecognizer) -> Forward:
+    return Forward(functools.partial(_logits, model, rng=None))

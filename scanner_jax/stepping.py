@@ -116,7 +116,7 @@ class Stepper:
         self.settings = settings
         self.course = course
         self._at_once = at_once
-        self._compile = functools.partial(_compiled, loss_fn, settings, _structure((state, course)))
+        self._compile = functools.partial(_compiled, loss_fn, settings, structure_of((state, course)))
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiling")
         self._steps: dict[tuple[Hashable, int], Future[CompiledStep]] = {}
 
@@ -133,30 +133,38 @@ class Stepper:
         they need. The end of the stepper's context leaves out what has not begun by then.
         """
         for shape in shapes:
-            for count in sorted({1, self._at_once}):
-                self._step(_structure(shape), count)
+            for count in sorted({1, self._at_once}, reverse=True):
+                self._step(structure_of(shape), count)
+
+    def beside(self, others: Iterable[Callable[[], object]]) -> None:
+        """Begin to call what compiles something else, after the steps that were begun before."""
+        for compile_one in others:
+            self._pool.submit(compile_one)
 
     def await_steps(self, batches: Sequence[Batch]) -> None:
-        """Wait until the steps for these batches are compiled."""
-        for structure in {_structure(shape_of(batch)) for batch in batches}:
-            self._step(structure, 1).result()
+        """Wait until the steps that these batches take are compiled."""
+        for step, _ in self._plan(batches):
+            step.result()
 
     def compiled(self, shape: Batch) -> CompiledStep:
         """The step for one batch of a shape that `shape_of` describes; compiled now, unless it is already."""
-        return self._step(_structure(shape), 1).result()
+        return self._step(structure_of(shape), 1).result()
 
     def __call__(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, list[Float[Array, "*n"]]]:
         """Make one update for each batch, in order; the state that is given is donated."""
-        structures = [_structure(shape_of(batch)) for batch in batches]
-        if len(batches) == self._at_once > 1 and len(set(structures)) == 1:
-            stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
-            state, several = self._step(structures[0], self._at_once).result().executable(state, stacked, self.course)
-            return state, [several]
         losses = []
-        for structure, batch in zip(structures, batches, strict=True):
-            state, loss = self._step(structure, 1).result().executable(state, batch, self.course)
+        for step, chosen in self._plan(batches):
+            batch = jax.tree.map(lambda *arrays: np.stack(arrays), *chosen) if len(chosen) > 1 else chosen[0]
+            state, loss = step.result().executable(state, batch, self.course)
             losses.append(loss)
         return state, losses
+
+    def _plan(self, batches: Sequence[Batch]) -> list[tuple[Future[CompiledStep], Sequence[Batch]]]:
+        """The steps that these batches take, each with its own of them: all, where they fit into one dispatch."""
+        structures = [structure_of(batch) for batch in batches]
+        if len(batches) == self._at_once > 1 and len(set(structures)) == 1:
+            return [(self._step(structures[0], self._at_once), batches)]
+        return [(self._step(structure, 1), [batch]) for structure, batch in zip(structures, batches, strict=True)]
 
     def _step(self, structure: Hashable, count: int) -> Future[CompiledStep]:
         """The step for `count` batches of a structure, which may still be compiled."""
@@ -165,16 +173,15 @@ class Stepper:
         return self._steps[structure, count]
 
 
-def shape_of(batch: Batch) -> Batch:
-    """A batch's arrays without their contents."""
-    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), batch)
+def shape_of(tree: Any) -> Any:
+    """A batch, or another tree of arrays, without their contents."""
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
 
 
-def _structure(tree: Any) -> Hashable:
+def structure_of(tree: Any) -> Hashable:
     """A tree of arrays, or of their shapes, as something that functions can be remembered by."""
     leaves, structure = jax.tree.flatten(tree)
-    kinds = map(jax.typeof, leaves)
-    return structure, tuple(jax.ShapeDtypeStruct(kind.shape, kind.dtype) for kind in kinds)
+    return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 @functools.lru_cache(maxsize=256)

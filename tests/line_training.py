@@ -66,7 +66,7 @@ def start():
     return {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
 
 
-def run(folder, *, evaluate=None, loss=loss_fn, settings=SETTINGS, points=POINTS, collate=collate):
+def run(folder, *, evaluate=None, loss=loss_fn, settings=SETTINGS, points=POINTS, collate=collate, ahead=()):
     folder.mkdir(parents=True, exist_ok=True)
     return train(
         name="line",
@@ -78,6 +78,7 @@ def run(folder, *, evaluate=None, loss=loss_fn, settings=SETTINGS, points=POINTS
         evaluate=evaluate,
         seed=7,
         folder=folder,
+        ahead=ahead,
     )
 
 

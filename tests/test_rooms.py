@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 ROOMS = """
     types files lock interrupt throughput boxes tags tokens metrics grounding protocols predictions alignment
     devices encoder_config costs encoder convert models losses awp optim
-    corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping
+    corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping forward
     metering watching
     evaluate checkpoint progress loop detection recognition analysis
     settings warmstart inputs phases stages ranking recipe report command_line train predict profiling

@@ -114,6 +114,17 @@ def test_batches_of_unlike_shapes_are_not_stacked(compilations):
     assert compilations == [1, 1, 2]
 
 
+def test_a_full_dispatch_waits_for_its_own_program_alone(compilations):
+    state, course = begin(1, 8)
+    stepper = Stepper(loss_fn, OPTIMIZER, state=state, course=course, at_once=2)
+    stepper.await_steps(batches(2))
+    assert compilations == [2]
+    stepper(state, batches(2))
+    assert compilations == [2]
+    stepper.await_steps(batches(1))  # what an epoch's end leaves
+    assert compilations == [2, 1]
+
+
 def test_a_run_with_several_to_a_dispatch_resumes_bit_for_bit(tmp_path):
     class StopError(Exception):
         pass

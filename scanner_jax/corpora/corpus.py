@@ -166,8 +166,10 @@ def _type_warnings(splits: Mapping[str, ReadSplit]) -> list[str]:
 
 def _box_warnings(splits: Mapping[str, ReadSplit], annotations: Mapping[str, Annotation]) -> list[str]:
     """What in `xml/` belongs to no entity, and boxes that cannot be right."""
+    if not annotations:
+        return []
     images = {example.image_id for split in splits.values() for example in split.examples}
-    with_gold = [example for split in splits.values() if split.scheme for example in split.examples]
+    with_gold = (example for split in splits.values() if split.scheme for example in split.examples)
     found: dict[str, Sequence[object]] = {
         "names in xml/ that are no entity's; their boxes are left out": find_orphans(with_gold, annotations),
         "files in xml/ whose image no sentence has": [f"{image}.xml" for image in annotations if image not in images],

@@ -1,0 +1,85 @@
+"""A model's forward pass over features, compiled once for each shape of a batch and ahead of the first one."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, NamedTuple
+
+import jax
+
+from scanner_jax.encoder import Params
+from scanner_jax.pipeline import Batch, Features, by_length, predict
+from scanner_jax.stepping import shape_of, structure_of
+
+logger = logging.getLogger(__name__)
+
+
+class Forward:
+    """The programs of `function(params, batch)`; one object for what is to be shared."""
+
+    def __init__(self, function: Callable[[Params, Batch], Any]) -> None:
+        self._jitted = jax.jit(function)
+        self._lock = threading.Lock()
+        self._programs: dict[Hashable, Future[jax.stages.Compiled]] = {}
+
+    def compiled(self, params: Params, batch: Batch) -> jax.stages.Compiled:
+        """The program for arrays of these shapes: compiled by the thread that asks first, waited for by others."""
+        own = Future[jax.stages.Compiled]()
+        with self._lock:
+            program = self._programs.setdefault(structure_of((params, batch)), own)
+        if program is own:
+            try:
+                own.set_result(self._jitted.lower(*shape_of((params, batch))).compile())
+            except BaseException as error:
+                own.set_exception(error)
+        return program.result()
+
+    def has(self, params: Params, batch: Batch) -> bool:
+        """Whether anybody has asked for these shapes."""
+        return structure_of((params, batch)) in self._programs
+
+
+class Passes(NamedTuple, Generic[Features]):
+    """A forward pass over all of some features; the last three are arguments of `pipeline.predict`."""
+
+    forward: Forward
+    params: Params
+    features: Sequence[Features]
+    collate: Callable[..., Batch]
+    batch_size: int
+
+    def missing(self) -> list[Callable[[], object]]:
+        """What compiles the programs that nobody has asked for yet, a call for each shape, in the batches' order."""
+        # A batch's shape follows from its longest member, so one batch of each length is made.
+        longest = {chosen[-1].length: chosen for chosen in by_length(self.features, self.batch_size)}
+        shapes = (shape_of(self.collate(chosen, batch_size=self.batch_size)) for chosen in longest.values())
+        return [
+            functools.partial(self.forward.compiled, self.params, shape)
+            for shape in {structure_of(shape): shape for shape in shapes}.values()
+            if not self.forward.has(self.params, shape)
+        ]
+
+    def rows(self) -> Iterator[tuple[Features, Any]]:
+        """Run them as `pipeline.predict` does; what has to be compiled is, some shapes at a time and beside batches."""
+        programs: dict[Hashable, jax.stages.Compiled] = {}
+
+        def run(params: Params, batch: Batch) -> Any:
+            key = structure_of(batch)
+            if key not in programs:
+                programs[key] = self.forward.compiled(params, batch)
+            return programs[key](params, batch)
+
+        pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiling")
+        try:
+            if missing := self.missing():
+                logger.info("compiling forward passes for %d shapes of batches", len(missing))
+            for compile_one in missing:
+                pool.submit(compile_one)
+            yield from predict(run, self.params, self.features, self.collate, batch_size=self.batch_size)
+        finally:
+            pool.shutdown(cancel_futures=True)

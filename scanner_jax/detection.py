@@ -29,6 +29,9 @@ from scanner_jax.vocabulary import Vocabulary
 WordLogits = list[Float[np.ndarray, "w c"]]
 """For each sentence one row of logits over `BIO` per word."""
 
+AT_ONCE = 20_000
+"""Sentences that are tokenised and tagged together: more than a split of the paper's corpora has."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detection:
@@ -155,9 +158,12 @@ def detector_loss(model: SpanDetector, *, alpha: float | None) -> LossFn:
 
 def tag(detection: Detection, params: Params, examples: Sequence[Example]) -> WordLogits:
     """The detector's logits for every word of every sentence, windows joined."""
-    logits = [np.zeros((len(example.words), len(BIO)), np.float32) for example in examples]
-    for item, rows in _tagging(detection, params, examples).rows():
-        logits[item.example][item.words] = rows[item.positions]
+    logits: WordLogits = []
+    for start in range(0, len(examples), AT_ONCE):
+        some = examples[start : start + AT_ONCE]
+        logits += [np.zeros((len(example.words), len(BIO)), np.float32) for example in some]
+        for item, rows in _tagging(detection, params, some).rows():
+            logits[start + item.example][item.words] = rows[item.positions]
     return logits
 
 

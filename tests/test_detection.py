@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
+from scanner_jax import detection as detection_module
 from scanner_jax.convert import load_encoder
 from scanner_jax.detection import Detection, detector_loss, span_scores, spans_of, tag
 from scanner_jax.encoder import Params
@@ -84,6 +85,14 @@ def test_batch_size_and_order_change_nothing(detector: tuple[Detection, Params])
     for ours, alone in zip(tag(detection, params, EXAMPLES[::-1])[::-1], one_by_one, strict=True):
         np.testing.assert_allclose(ours, alone, atol=1e-5)
     assert tag(detection, params, []) == []
+
+
+def test_a_part_at_a_time_changes_nothing(detector: tuple[Detection, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    detection, params = detector
+    whole = tag(detection, params, EXAMPLES)
+    monkeypatch.setattr(detection_module, "AT_ONCE", 2)
+    for ours, theirs in zip(tag(detection, params, EXAMPLES), whole, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_spans_of() -> None:

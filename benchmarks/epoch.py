@@ -1,6 +1,6 @@
 """The detector's second epoch on Twitter-2015, whole, against a plain PyTorch loop.
 
-    python benchmarks/epoch.py [--steps N] [--rounds N] [--pack-width TOKENS] [--whole-vocabulary]
+    python benchmarks/epoch.py [--steps N] [--rounds N] [--pack-width TOKENS] [--whole-vocabulary] [--ablate]
 
 Both sides train `models/granite-30m-english` in float32 on the same batches of 8 in the same order, with dropout on
 hidden states and attention probabilities, AdamW, decay 0.01, clipping at 1 and a linear schedule. Ours is what the
@@ -8,7 +8,8 @@ recipe runs: Grain pipeline, the vocabulary in use, sentences sharing rows of 96
 is what people write: Hugging Face's token classifier, padded to the batch's longest sentence, on as many threads as
 there are cores. Both have made some steps before; then each in turn takes a part of the second epoch, its data
 included, until both have taken all of it. Prints a line for each part, and at the end a line of JSON: `ratio` is
-PyTorch's seconds over ours.
+PyTorch's seconds over ours. With `--ablate` ours takes part twice more, once with a row for each sentence and once with
+the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def main() -> None:
         "--pack-width", type=int, default=96, help="ours: tokens of a row that is shared; 0 shares none"
     )
     parser.add_argument("--whole-vocabulary", action="store_true", help="ours: train all word embeddings")
+    parser.add_argument("--ablate", action="store_true", help="ours in turn without the one and the other as well")
     options = parser.parse_args()
     for path in (CORPUS, ENCODER):
         if not path.is_dir():
@@ -78,10 +80,15 @@ def main() -> None:
     features = {name: tokenize(examples) for name, examples in splits.items()}
     epoch = steps_per_epoch(len(features["train"]), BATCH_SIZE)
     steps = min(epoch, options.steps or epoch)
-    ours, compile_seconds = our_side(
-        features, epoch, pack_width=options.pack_width, whole_vocabulary=options.whole_vocabulary
-    )
-    sides = {"scanner_jax": ours, "pytorch": torch_side(features["train"], epoch)}
+    chosen = {"pack_width": options.pack_width, "whole_vocabulary": options.whole_vocabulary}
+    ours = {"scanner_jax": chosen}
+    if options.ablate:
+        ours |= {"rows unshared": chosen | {"pack_width": 0}, "all embeddings": chosen | {"whole_vocabulary": True}}
+    sides: dict[str, Side] = {}
+    compile_seconds = {}
+    for name, settings in ours.items():
+        sides[name], compile_seconds[name] = our_side(features, epoch, **settings)
+    sides["pytorch"] = torch_side(features["train"], epoch)
     seconds = dict.fromkeys(sides, 0.0)
     losses = {name: side(WARM) for name, side in sides.items()}
     parts = np.diff(np.linspace(0, steps, options.rounds + 1).astype(int))
@@ -91,15 +98,14 @@ def main() -> None:
             losses[name] = side(part)
             took = time.perf_counter() - started
             seconds[name] += took
-            print(f"{name:<12} {part:4d} steps  {1000 * took / part:7.1f} ms each  loss {losses[name]:.4f}", flush=True)
+            print(f"{name:<14} {part:4d} steps  {1000 * took / part:7.1f} ms each  loss {losses[name]:.4f}", flush=True)
     result = {
         "benchmark": "epoch",
         "ratio": round(seconds["pytorch"] / seconds["scanner_jax"], 3),
         "steps": steps,
-        "pack_width": options.pack_width,
-        "whole_vocabulary": options.whole_vocabulary,
+        **chosen,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "compile_seconds": round(compile_seconds, 1),
+        "compile_seconds": {name: round(value, 1) for name, value in compile_seconds.items()},
         "last_loss": {name: round(value, 4) for name, value in losses.items()},
         "torch": torch.__version__,
         "machine": describe(),
@@ -112,9 +118,10 @@ def our_side(
 ) -> tuple[Side, float]:
     """The recipe's training from the end of its first epoch, and how long it took to compile."""
     config, pretrained = convert.load_encoder(ENCODER)
-    vocabulary = Vocabulary.of(
-        (item.token_ids for split in features.values() for item in split), size=config.vocab_size
-    )
+    vocabulary = Vocabulary.whole(config.vocab_size)
+    if not whole_vocabulary:
+        ids = (item.token_ids for split in features.values() for item in split)
+        vocabulary = Vocabulary.of(ids, size=config.vocab_size)
     params = vocabulary.shrink(init_detector(config, pretrained, jax.random.key(SEED)))
     milestones = OPTIMIZER.milestones(EPOCHS * epoch)
     params = jax.tree.map(jnp.array, params)

@@ -2,12 +2,13 @@
 
     python benchmarks/tiny_experts.py FOLDER
 
-writes FOLDER/blip2, FOLDER/dfine and FOLDER/detr, each as `--model` takes it. What they say means nothing.
+writes FOLDER/blip2, FOLDER/dfine, FOLDER/detr and FOLDER/clip, each as `--model` takes it. What they say means nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,23 @@ def write_detr(folder: Path, *, image_size: int = 48, seed: int = 1) -> None:
     transformers.DetrImageProcessor(size=size).save_pretrained(folder)
 
 
+def write_clip(folder: Path, *, seed: int = 1, **model_cfg: Any) -> None:
+    """Write an open_clip model: a ViT over 32 x 32 pixels and OpenAI's tokenizer; `model_cfg` goes into its config."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    vision = {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text, **model_cfg}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    rng = torch.Generator().manual_seed(seed)
+    noise = {name: torch.randn(value.shape, generator=rng) * 0.7 for name, value in model.state_dict().items()}
+    save_file(noise, str(folder / "open_clip_model.safetensors"))
+
+
 def _word_tokenizer(transformers: Any) -> Any:
     """Each word a token, behind a begin-of-text token as OPT has it."""
     import tokenizers
@@ -129,6 +147,7 @@ def write_experts(folder: Path) -> None:
     write_blip2(folder / "blip2")
     write_dfine(folder / "dfine")
     write_detr(folder / "detr")
+    write_clip(folder / "clip")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
+from tiny_experts import write_clip
 from torchvision_shim import declare_operators
 
 from scanner_jax.tokens import Tokenizer, load_tokenizer
@@ -36,21 +37,11 @@ def transformers() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def tiny_clip(transformers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Make a CLIP model's folder: open_clip's ViT over 32 pixels and its tokenizer, 8 wide, weights seeded noise."""
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
+    """Make the folder of a CLIP model, as `tiny_experts.write_clip` does."""
 
     def make(seed: int = 0, **model_cfg: object) -> Path:
         folder = tmp_path_factory.mktemp("clip")
-        vision = {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}
-        text = {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
-        config = {"model_cfg": {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text, **model_cfg}}
-        (folder / "open_clip_config.json").write_text(json.dumps(config))
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-        rng = torch.Generator().manual_seed(seed)
-        noise = {name: torch.randn(value.shape, generator=rng) * 0.7 for name, value in model.state_dict().items()}
-        save_file(noise, str(folder / "open_clip_model.safetensors"))
+        write_clip(folder, seed=seed, **model_cfg)
         return folder
 
     return make

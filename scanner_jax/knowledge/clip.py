@@ -201,10 +201,11 @@ def _source(name: str) -> tuple[str, str | None]:
 
 
 def _refusal(name: str, source: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     tags = _open_clip().list_pretrained_tags_by_model(source)
     known = f"; weights of {source} are {', '.join(tags)}, or a file" if tags else ""
     return (
-        f"--model {name} cannot be loaded: {error}{known}. Accepted are an open_clip name with its weights, such as "
+        f"--model {name} cannot be loaded: {reason}{known}. Accepted are an open_clip name with its weights, such as "
         f"{MODEL}, a name on the Hugging Face hub (download it beforehand where there is no network), and a folder "
         "with open_clip_config.json and weights"
     )

@@ -45,14 +45,16 @@ Red is where CLIP looks for the span. Boxes are numbered by CLIP's similarity to
 def relevance(clip: Clip, image: Image.Image, text: str) -> Float[np.ndarray, "rows columns"]:
     """Grad-CAM of the similarity of image and text: a value from 0 to 1 for each of the model's patches.
 
-    Each channel weighs as much as its gradient on average over the patches; what speaks against the text counts 0.
-    The image is squashed to the model's square, where the model's own preprocessing would cut its edges off.
+    Each channel weighs as much as its gradient on average over the patches; what speaks against the text counts 0, and
+    the rest is stretched from 0 to 1. The image is squashed to the model's square, where the model's own preprocessing
+    would cut its edges off.
 
     Raises:
         ModelError: the image tower is no vision transformer of open_clip's.
     """
     activations, gradients = last_block(clip, image, text)
     map_ = np.maximum(activations @ gradients.mean(axis=(0, 1)), 0)
+    map_ -= map_.min()
     highest = map_.max()
     return map_ / highest if highest > 0 else map_
 
@@ -166,7 +168,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{number:>3}  {similar[place]:.4f}  ({box})  {printable(objects[place].label)}".rstrip())
     heat = relevance(clip, image, text)
     if not heat.any():
-        print("nothing in the image speaks for the text: there is no red")
+        print("no part of the image stands out for the text: there is no red")
     picture = draw(image, heat, objects, order[: options.top])
     data = io.BytesIO()
     picture.save(data, format="PNG")

@@ -221,9 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="the median counts")
     parser.add_argument("--width", type=int, default=64, help="of BLIP-2's parts, a multiple of 4")
     parser.add_argument("--layers", type=int, default=2, help="of each of them")
-    parser.add_argument(
-        "--size", type=int, default=56, help="pixels of the input; for BLIP-2 a multiple of 14"
-    )
+    parser.add_argument("--size", type=int, default=56, help="pixels of the input; for BLIP-2 a multiple of 14")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", help="by default a GPU where there is one")
     return parser

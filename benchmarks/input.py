@@ -36,6 +36,7 @@ from machine import describe
 from ml_collections import ConfigDict
 
 from scanner_jax import convert
+from scanner_jax.candidates import gold_class
 from scanner_jax.corpora import Corpus, read_corpus
 from scanner_jax.detection import Detection, detector_loss
 from scanner_jax.models import init_detector
@@ -50,7 +51,7 @@ from scanner_jax.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from scanner_jax.recognition import Recognition, gold_class, write_prompts
+from scanner_jax.recognition import Recognition, write_prompts
 from scanner_jax.retrieval import KnowledgeSources, retrieve
 from scanner_jax.settings import paper_settings, training_settings
 from scanner_jax.stepping import Course, Stepper, TrainState

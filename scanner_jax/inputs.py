@@ -224,6 +224,11 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     if config.knowledge.clip_template.count("{}") != 1:
         given = config.knowledge.clip_template
         problems.append(f"knowledge.clip_template={given!r}: expected {{}} once, where the span's text goes")
+    if config.recognizer.grounding_weight and not config.knowledge.use_objects:
+        problems.append(
+            f"recognizer.grounding_weight={config.recognizer.grounding_weight}: without objects in the prompt there is "
+            "no box to choose; set knowledge.use_objects=True, or the weight to 0"
+        )
     if config.tyt.alpha is not None and not 0 <= config.tyt.alpha <= 1:
         problems.append(f"tyt.alpha={config.tyt.alpha}: expected a number from 0 to 1, or None for the adaptive one")
     least = {"folds": (config.folds, 2), "recognizer.max_tokens": (config.recognizer.max_tokens, 40)}

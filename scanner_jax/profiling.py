@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from scanner_jax.candidates import Candidate
 from scanner_jax.command_line import CONFIG, PREPARED, config_name, parse_flags, quieten, refuse_words
 from scanner_jax.costs import ModelSizes
 from scanner_jax.detection import detector_training
@@ -32,7 +33,7 @@ from scanner_jax.loop import Beginning, TrainingSettings, begin
 from scanner_jax.metering import Measured, Meter, bucket_of, legend, table
 from scanner_jax.pipeline import Batch, steps_per_epoch
 from scanner_jax.prompts import PromptError
-from scanner_jax.recognition import Candidate, recognizer_training
+from scanner_jax.recognition import recognizer_training
 from scanner_jax.settings import training_settings
 from scanner_jax.stages import (
     Run,

@@ -12,27 +12,23 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from scanner_jax.boxes import intersection_over_union
+from scanner_jax.candidates import Candidate, Prompted, gold_class, object_overlaps
 from scanner_jax.costs import ModelSizes
+from scanner_jax.decoding import Judgement, TypeLogits, above, best_threshold, decode, entities_of
 from scanner_jax.encoder import EncoderConfig, Execution, Params
 from scanner_jax.forward import Forward, Passes
+from scanner_jax.grounding import grounded_counts
 from scanner_jax.loop import Training, TrainingSettings, train
 from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
 from scanner_jax.metrics import entity_counts
 from scanner_jax.models import EntityRecognizer, init_recognizer
 from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets
 from scanner_jax.predictions import Predicted
-from scanner_jax.prompts import Prompt, build_prompt
+from scanner_jax.prompts import build_prompt
 from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tokens import Tokenizer
-from scanner_jax.types import NON_ENTITY, Entity, Example, Knowledge, Span
+from scanner_jax.types import NON_ENTITY, Example, Knowledge
 from scanner_jax.vocabulary import Vocabulary
-
-Candidate = tuple[Example, Span]
-"""A span that stage 2 is asked about, with its sentence."""
-
-TypeLogits = Float[np.ndarray, "n c"]
-"""One row per candidate: the entity types in order, then non-entity."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,20 +73,6 @@ class Recognition:
     def object_token(self) -> int:
         """The id of `<obj>`: the row behind the pretrained vocabulary."""
         return self.encoder.vocab_size - 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompted:
-    """A split's candidates with the knowledge and the prompt of each."""
-
-    candidates: list[Candidate]
-    knowledge: list[Knowledge]
-    prompts: list[Prompt]
-
-
-def gold_class(example: Example, span: Span) -> str:
-    """The type of the gold entity with exactly this span, else *non-entity* (paper, section 3.2)."""
-    return {entity.span: entity.type for entity in example.entities}.get(span, NON_ENTITY)
 
 
 def write_prompts(
@@ -139,7 +121,8 @@ def train_recognizer(
         name: the phase's.
         encoder_params: the pretrained encoder's, with a row for `<obj>`.
         training: candidates that are gold or non-entities.
-        dev: dev's examples and candidates; select the best epoch by micro F1. None keeps the last.
+        dev: dev's examples and candidates; select the best epoch, by micro F1, or by GMNER F1 at its best threshold
+            where the grounding loss is on. None keeps the last.
         settings: how to train.
         grounding_weight: lambda, the weight of the grounding loss; 0 leaves boxes alone.
         seed: of heads, order and dropout.
@@ -166,7 +149,7 @@ def train_recognizer(
         features=made.features,
         collate=made.collate,
         settings=settings,
-        evaluate=None if dev is None else functools.partial(_dev_scores, recognition, *dev),
+        evaluate=None if dev is None else functools.partial(_dev_scores, recognition, *dev, bool(grounding_weight)),
         seed=seed,
         folder=folder,
         vocabulary=vocabulary,
@@ -222,46 +205,38 @@ def recognizer_loss(model: EntityRecognizer, *, alpha: float | None, grounding_w
     return loss_fn
 
 
-def classify(recognition: Recognition, params: Params, prompted: Prompted) -> TypeLogits:
-    """The recognizer's type logits for every candidate, in the candidates' order."""
-    logits = np.zeros((len(prompted.candidates), len(recognition.classes)), np.float32)
-    for item, (types, _) in _classifying(recognition, params, prompted).rows():
-        logits[item.index] = types
-    return logits
+def judge(recognition: Recognition, params: Params, prompted: Prompted) -> Judgement:
+    """The recognizer's logits for every candidate, in the candidates' order."""
+    count = len(prompted.candidates)
+    types = np.zeros((count, len(recognition.classes)), np.float32)
+    overlaps = np.full((count, recognition.max_objects), -np.inf, np.float32)
+    for item, (own_types, own_overlaps) in _classifying(recognition, params, prompted).rows():
+        objects = len(item.prompt.object_positions)
+        types[item.index] = own_types
+        overlaps[item.index, :objects] = own_overlaps[:objects]
+    return Judgement(types, overlaps)
 
 
-def decode(
-    recognition: Recognition, examples: Sequence[Example], prompted: Prompted, logits: TypeLogits
+def predicted_entities(
+    recognition: Recognition, examples: Sequence[Example], prompted: Prompted, judgement: Judgement, *, grounded: bool
 ) -> list[list[Predicted]]:
-    """Each example's entities with the probability of their type; candidates judged non-entities are left out."""
-    probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities /= probabilities.sum(axis=-1, keepdims=True)
-    found: dict[str, list[Predicted]] = {example.id: [] for example in examples}
-    for (example, span), row in zip(prompted.candidates, probabilities, strict=True):
-        best = int(row.argmax())
-        if recognition.classes[best] != NON_ENTITY:
-            entity = Entity(span.start, span.end, recognition.classes[best])
-            found[example.id].append(Predicted(entity, float(row[best])))
-    return [found[example.id] for example in examples]
-
-
-def entities_of(decoded: Sequence[Sequence[Predicted]]) -> list[list[Entity]]:
-    """The entities alone, without their probabilities."""
-    return [[predicted.entity for predicted in found] for found in decoded]
-
-
-def candidate_counts(candidates: Sequence[Candidate]) -> dict[str, int]:
-    """How many of a split's candidates are gold entities, and how many are not."""
-    entities = sum(gold_class(example, span) != NON_ENTITY for example, span in candidates)
-    return {"entities": entities, "non_entities": len(candidates) - entities}
+    """Each example's entities, as `decoding.decode` makes them of the prompts' objects; boxes only where grounded."""
+    boxes = prompted.boxes if grounded else None
+    return decode(recognition.classes, examples, prompted.candidates, judgement, boxes=boxes)
 
 
 def _dev_scores(
-    recognition: Recognition, examples: Sequence[Example], prompted: Prompted, params: Params
+    recognition: Recognition, examples: Sequence[Example], prompted: Prompted, grounded: bool, params: Params
 ) -> dict[str, Any]:
-    decoded = decode(recognition, examples, prompted, classify(recognition, params, prompted))
-    scores = entity_counts([example.entities for example in examples], entities_of(decoded)).prf()
-    return {"score": scores["f1"], **scores}
+    gold = [example.entities for example in examples]
+    judgement = judge(recognition, params, prompted)
+    decoded = predicted_entities(recognition, examples, prompted, judgement, grounded=grounded)
+    if not grounded:
+        scores = entity_counts(gold, entities_of(decoded)).prf()
+        return {"score": scores["f1"], **scores}
+    threshold = best_threshold(gold, decoded)
+    scores = grounded_counts(gold, entities_of(above(decoded, threshold))).prf()
+    return {"score": scores["f1"], **scores, "box_threshold": threshold}
 
 
 def _features(
@@ -273,19 +248,11 @@ def _features(
             index=index,
             prompt=prompt,
             label=recognition.classes.index(gold_class(*candidate)),
-            overlaps=_overlaps(candidate, known, recognition.max_objects),
+            overlaps=object_overlaps(candidate, known.objects[: recognition.max_objects]),
             teacher_logits=None if teacher_logits is None else teacher_logits[index],
         )
         for index, (candidate, known, prompt) in enumerate(rows)
     ]
-
-
-def _overlaps(candidate: Candidate, known: Knowledge, max_objects: int) -> Float[np.ndarray, " o"]:
-    """Each object's IoU with the best of the candidate's gold boxes; 0 where it has none (paper, section 3.2)."""
-    example, span = candidate
-    boxes = {entity.span: entity.boxes for entity in example.entities}.get(span, ())
-    objects = [item.box for item in known.objects[:max_objects]]
-    return intersection_over_union(objects, boxes).max(axis=1, initial=0.0).astype(np.float32)
 
 
 def _collate(recognition: Recognition) -> Any:

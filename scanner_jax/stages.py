@@ -8,38 +8,36 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from scanner_jax import checkpoint, convert, metrics
-from scanner_jax.analysis import probabilities, prompt_record
+from scanner_jax.analysis import prompt_records
+from scanner_jax.candidates import Candidate, Prompted, candidate_counts, object_recall
 from scanner_jax.costs import ModelSizes
+from scanner_jax.decoding import DEFAULT_THRESHOLD, above, best_threshold, entities_of
 from scanner_jax.detection import Detection, detector_vocabulary, span_scores, spans_of, tag, train_detector
 from scanner_jax.encoder import Params
 from scanner_jax.files import read_arrays, read_json_lines, write_arrays, write_json_lines
+from scanner_jax.grounding import grounded_scores
 from scanner_jax.inputs import Inputs
 from scanner_jax.phases import Phase
 from scanner_jax.predictions import prediction_record
 from scanner_jax.prompts import cut_report
 from scanner_jax.recognition import (
-    Candidate,
-    Prompted,
     Recognition,
-    TypeLogits,
-    candidate_counts,
-    classify,
-    decode,
-    entities_of,
+    judge,
+    predicted_entities,
     recognizer_vocabulary,
     train_recognizer,
     write_prompts,
 )
 from scanner_jax.retrieval import Orders, coverage, found_by, ordered_by, read_orders, retrieve
 from scanner_jax.settings import execution, training_settings
-from scanner_jax.types import Example, Span
+from scanner_jax.types import Entity, Example, Span
 from scanner_jax.vocabulary import Vocabulary
 from scanner_jax.watching import Watching
 
@@ -171,7 +169,11 @@ def read_candidates(folder: Path, split: str, examples: Sequence[Example]) -> li
 
 
 def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
-    """Train the teacher, or the student of a teacher that is its parent; predict and score dev and test with it."""
+    """Train the teacher, or the student of a teacher that is its parent; predict and score dev and test with it.
+
+    Where the grounding loss is on, an entity has a box if its best object's overlap score is above the threshold that
+    is best on dev, which the result keeps.
+    """
     inputs, recognition = run.inputs, recognition_of(run)
     candidates, teacher = run.parent(phase, "candidates"), run.parent(phase, "recognizer-teacher")
     assert candidates is not None
@@ -197,22 +199,42 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     )
     checkpoint.save_params(folder / "params", params)
     if phase.name == "recognizer-teacher":
-        write_arrays(folder / "training-logits.npz", [classify(recognition, params, prompted["train"])])
-    known = metrics.surfaces(inputs.training)
+        write_arrays(folder / "training-logits.npz", [judge(recognition, params, prompted["train"]).types])
+    grounded = bool(run.config.recognizer.grounding_weight)
+    judged = {split: judge(recognition, params, prompted[split]) for split in inputs.evaluated}
+    decoded = {
+        split: predicted_entities(recognition, examples, prompted[split], judged[split], grounded=grounded)
+        for split, examples in inputs.evaluated.items()
+    }
     result: dict[str, Any] = {}
+    if grounded:
+        threshold = DEFAULT_THRESHOLD
+        if inputs.dev is not None:
+            threshold = best_threshold([example.entities for example in inputs.dev], decoded["dev"])
+        decoded = {split: above(found, threshold) for split, found in decoded.items()}
+        result["box_threshold"] = threshold
     for split, examples in inputs.evaluated.items():
-        logits = classify(recognition, params, prompted[split])
-        decoded = decode(recognition, examples, prompted[split], logits)
-        records = [prediction_record(example, found) for example, found in zip(examples, decoded, strict=True)]
+        records = [prediction_record(example, found) for example, found in zip(examples, decoded[split], strict=True)]
         write_json_lines(folder / f"{split}-predictions.jsonl", records)
         if phase.name == "recognizer-student" and split == "test":
-            write_json_lines(folder / "test-prompts.jsonl", _prompt_records(recognition, prompted[split], logits))
-        if split not in inputs.scored:
-            result[split] = None
-            continue
-        scores = metrics.recognizer_scores(examples, entities_of(decoded), training_surfaces=known)
-        result[split] = {**scores, "candidates": _candidates_report(prompted[split])}
+            told = prompt_records(
+                prompted[split], judged[split].types, classes=recognition.classes, max_objects=recognition.max_objects
+            )
+            write_json_lines(folder / "test-prompts.jsonl", told)
+        scored = split in inputs.scored
+        result[split] = _scores(run, split, prompted[split], entities_of(decoded[split])) if scored else None
     return result
+
+
+def _scores(run: Run, split: str, prompted: Prompted, predicted: list[list[Entity]]) -> dict[str, Any]:
+    """What metrics.json says of the recognizer on a split that has gold."""
+    inputs, examples = run.inputs, run.inputs.evaluated[split]
+    scores = metrics.recognizer_scores(examples, predicted, training_surfaces=metrics.surfaces(inputs.training))
+    result: dict[str, Any] = {**scores}
+    if run.config.recognizer.grounding_weight:
+        result |= grounded_scores([example.entities for example in examples], predicted)
+        result["candidate_boxes"] = object_recall(prompted)
+    return {**result, "candidates": _candidates_report(prompted)}
 
 
 def prompted_with_knowledge(
@@ -235,21 +257,6 @@ def _candidates_report(prompted: Prompted) -> dict[str, Any]:
         **({"object_order": orders} if orders else {}),
         **cut_report(prompted.prompts),
     }
-
-
-def _prompt_records(recognition: Recognition, prompted: Prompted, logits: TypeLogits) -> Iterator[dict[str, Any]]:
-    """What each candidate's prompt was told, and what the recognizer made of it."""
-    rows = zip(prompted.candidates, prompted.knowledge, prompted.prompts, probabilities(logits), strict=True)
-    for (example, span), known, prompt, row in rows:
-        yield prompt_record(
-            example,
-            span,
-            knowledge=known,
-            prompt=prompt,
-            max_objects=recognition.max_objects,
-            classes=recognition.classes,
-            probabilities=row.tolist(),
-        )
 
 
 def detection_of(run: Run) -> Detection:

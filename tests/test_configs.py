@@ -67,7 +67,16 @@ def test_small_variants_differ_in_the_recognizer_only():
     assert not any(without.knowledge[f"use_{kind}"] for kind in ("wikipedia", "captions", "objects", "notes"))
 
 
-@pytest.mark.parametrize("name", ["conll03", "mner15"])
+def test_gmner_is_grounded_and_the_others_are_not():
+    for variant in ("", "small"):
+        config = load("gmner", variant)
+        assert config.recognizer.grounding_weight == 1.0 and config.knowledge.use_objects
+        assert config.recognizer.max_objects == 18
+    assert config.knowledge.use_notes and config.knowledge.use_captions
+    assert {load(name).recognizer.grounding_weight for name in ("conll03", "mner15", "mner17", "own")} == {0.0}
+
+
+@pytest.mark.parametrize("name", ["conll03", "mner15", "gmner"])
 def test_unknown_variants_name_the_known_ones(name):
     with pytest.raises(ValueError, match=r"has no variant 'big': it has"):
         load(name, "big")

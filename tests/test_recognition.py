@@ -1,4 +1,4 @@
-"""Stage 2 around its model: gold classes, prompts, overlaps, logits in order, decoding."""
+"""Stage 2 around its model: gold classes, prompts, overlaps, logits in order, what the best epoch is chosen by."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ import jax
 import numpy as np
 import pytest
 
+from scanner_jax.candidates import Prompted, candidate_counts, gold_class, object_overlaps, object_recall
 from scanner_jax.convert import add_token_row, load_encoder
+from scanner_jax.decoding import Judgement
 from scanner_jax.encoder import EncoderConfig, Params
 from scanner_jax.models import init_recognizer
 from scanner_jax.prompts import PromptError
 from scanner_jax.recognition import (
-    Prompted,
     Recognition,
     _collate,
+    _dev_scores,
     _features,
-    _overlaps,
-    candidate_counts,
-    classify,
-    decode,
-    entities_of,
-    gold_class,
+    judge,
+    predicted_entities,
     recognizer_loss,
     write_prompts,
 )
@@ -98,14 +96,19 @@ def test_candidate_counts() -> None:
 
 
 def test_overlaps_with_the_best_gold_box() -> None:
-    known = Knowledge(objects=OBJECTS)
-    found = _overlaps(CANDIDATES[0], known, 15)
+    found = object_overlaps(CANDIDATES[0], OBJECTS)
     np.testing.assert_allclose(found, [0.5, 1.0, 0.0, 1 / 3], rtol=1e-6)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(_overlaps(CANDIDATES[0], known, 2), [0.5, 1.0])
-    assert _overlaps(CANDIDATES[1], known, 15).tolist() == [0.0] * 4  # a non-entity beside an entity with boxes
-    assert _overlaps(CANDIDATES[2], known, 15).tolist() == [0.0] * 4  # an entity that nothing in the image shows
-    assert _overlaps(CANDIDATES[0], Knowledge(), 15).shape == (0,)
+    assert object_overlaps(CANDIDATES[1], OBJECTS).tolist() == [0.0] * 4  # a non-entity beside an entity with boxes
+    assert object_overlaps(CANDIDATES[2], OBJECTS).tolist() == [0.0] * 4  # an entity that nothing in the image shows
+    assert object_overlaps(CANDIDATES[0], ()).shape == (0,)
+
+
+def test_object_recall_after_the_cut(recognizer: tuple[Recognition, Params], prompted: Prompted) -> None:
+    assert prompted.boxes == [[item.box for item in OBJECTS[:3]]] * 2 + [[]] * 3
+    assert object_recall(prompted) == {"recall": 100.0, "support": 1}  # of the only candidate with gold boxes
+    one = dataclasses.replace(recognizer[0], max_objects=1)  # what is left has 0.5, and not more
+    assert object_recall(write_prompts(one, CANDIDATES, KNOWLEDGE)) == {"recall": 0.0, "support": 1}
 
 
 def test_prompts_and_features(recognizer: tuple[Recognition, Params], prompted: Prompted) -> None:
@@ -133,39 +136,54 @@ def test_a_budget_that_is_too_small_is_refused(recognizer: tuple[Recognition, Pa
         write_prompts(dataclasses.replace(recognizer[0], max_tokens=16), CANDIDATES, KNOWLEDGE)
 
 
-def test_classify_keeps_the_candidates_order(recognizer: tuple[Recognition, Params], prompted: Prompted) -> None:
+def test_judge_keeps_the_candidates_order(recognizer: tuple[Recognition, Params], prompted: Prompted) -> None:
     recognition, params = recognizer
-    logits = classify(recognition, params, prompted)
-    assert logits.shape == (5, 4)
-    # All at once, wider than the bucket, and no object looked at.
+    judgement = judge(recognition, params, prompted)
+    assert judgement.types.shape == (5, 4) and judgement.overlaps.shape == (5, 3)
+    # All at once, and wider than the bucket.
     ids = np.array([np.pad(prompt.token_ids, (0, 40 - len(prompt.token_ids))) for prompt in prompted.prompts])
     mask = np.arange(40) < np.array([[len(prompt.token_ids)] for prompt in prompted.prompts])
     places = np.array([prompt.mask_position for prompt in prompted.prompts])
+    objects = np.array([prompt.object_positions or (0, 0, 0) for prompt in prompted.prompts])
     forward = jax.jit(functools.partial(recognition.model.apply, deterministic=True))
-    types, _ = forward({"params": params}, ids, mask, places, np.zeros((5, 0), np.int32))
-    np.testing.assert_allclose(logits, types, atol=1e-5)
-    assert np.abs(np.diff(logits, axis=0)).max(axis=1).min() > 1e-3  # no two rows could be swapped unseen
-    assert classify(recognition, params, Prompted([], [], [])).shape == (0, 4)
+    types, overlaps = forward({"params": params}, ids, mask, places, objects)
+    np.testing.assert_allclose(judgement.types, types, atol=1e-5)
+    np.testing.assert_allclose(judgement.overlaps[:2], overlaps[:2], atol=1e-5)
+    assert np.isneginf(judgement.overlaps[2:]).all()  # prompts without objects
+    for logits in judgement.types, judgement.overlaps[:2]:
+        assert np.abs(np.diff(logits, axis=0)).max(axis=1).min() > 1e-3  # no two rows could be swapped unseen
+    nothing = judge(recognition, params, Prompted([], [], []))
+    assert nothing.types.shape == (0, 4) and nothing.overlaps.shape == (0, 3)
 
 
-def test_decode(recognizer: tuple[Recognition, Params], prompted: Prompted) -> None:
-    recognition, _ = recognizer
-    logits = np.array(
-        [
-            [0.0, 0.0, 3.0, 0.0],
-            [0.0, 1.0, 0.0, 5.0],  # non-entity
-            [math.log(2), 0.0, -np.inf, 0.0],
-            [1e4, 0.0, 0.0, 0.0],  # beyond what exp can hold
-            [0.0, 0.0, 0.0, 0.5],  # non-entity
-        ],
-        np.float32,
-    )
-    decoded = decode(recognition, TWEETS, prompted, logits)
-    assert entities_of(decoded) == [[Entity(0, 2, "PER"), Entity(3, 5, "LOC")], [], [Entity(1, 2, "LOC")]]
-    scores = [predicted.score for found in decoded for predicted in found]
-    np.testing.assert_allclose(scores, [math.exp(3) / (math.exp(3) + 3), 0.5, 1.0], rtol=1e-6)
-    assert all(type(score) is float for score in scores)  # JSON knows no numpy
-    assert decode(recognition, TWEETS[1:2], Prompted([], [], []), logits[:0]) == [[]]
+def test_boxes_only_where_grounded(recognizer: tuple[Recognition, Params], prompted: Prompted) -> None:
+    recognition, params = recognizer
+    judgement = judge(recognition, params, prompted)
+    judgement = judgement._replace(types=np.tile(np.float32([0, 0, 5, 0]), (5, 1)))
+    chosen = [OBJECTS[int(judgement.overlaps[row].argmax())].box for row in (0, 1)]
+    found = predicted_entities(recognition, TWEETS, prompted, judgement, grounded=True)
+    assert [item.entity.boxes for item in found[0]] == [(chosen[0],), (chosen[1],), ()]
+    assert [item.box_score is None for item in found[0]] == [False, False, True]
+    plain = predicted_entities(recognition, TWEETS, prompted, judgement, grounded=False)
+    assert {(item.entity.boxes, item.box_score) for items in plain for item in items} == {((), None)}
+
+
+def test_the_best_epoch_is_chosen_by_gmner_where_grounded(
+    recognizer: tuple[Recognition, Params], prompted: Prompted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognition, params = recognizer
+    types = np.full((5, 4), -9, np.float32)
+    types[range(5), [2, 3, 0, 1, 3]] = 9  # every type is right
+    overlaps = np.full((5, 3), -np.inf, np.float32)
+    overlaps[0], overlaps[1] = [-1.0, 2.0, 0.0], [9.0, 9.0, 9.0]  # Mira's second object is hers
+    monkeypatch.setattr("scanner_jax.recognition.judge", lambda *_: Judgement(types, overlaps))
+    scores = _dev_scores(recognition, TWEETS, prompted, True, params)
+    assert (scores["score"], scores["f1"], scores["support"]) == (100.0, 100.0, 3)
+    assert scores["box_threshold"] < 1 / (1 + math.exp(-2.0))
+    overlaps[0] = [2.0, -1.0, 0.0]  # now another is chosen
+    assert _dev_scores(recognition, TWEETS, prompted, True, params)["score"] == 66.67
+    scores = _dev_scores(recognition, TWEETS, prompted, False, params)
+    assert scores["score"] == 100.0 and "box_threshold" not in scores
 
 
 def test_loss_adds_lambda_times_the_grounding_loss(recognizer: tuple[Recognition, Params], prompted: Prompted) -> None:

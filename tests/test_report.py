@@ -16,7 +16,7 @@ from scanner_jax.corpora import read_corpus
 from scanner_jax.files import read_json_lines, write_arrays, write_json_lines
 from scanner_jax.inputs import Inputs, PretrainedEncoder
 from scanner_jax.metrics import metrics_table
-from scanner_jax.predictions import prediction_record
+from scanner_jax.predictions import Predicted, prediction_record
 from scanner_jax.recipe import metrics_of, recipe_steps
 from scanner_jax.report import write_report
 from scanner_jax.retrieval import KnowledgeSources
@@ -73,7 +73,9 @@ def finish(run: Run, *, until: str = "recognizer-student", prompts: bool = True)
 
     def recognizer_student(folder: Path) -> None:
         for split, examples in run.inputs.evaluated.items():
-            records = [prediction_record(item, [(entity, 0.5) for entity in PREDICTED[item.id]]) for item in examples]
+            records = [
+                prediction_record(item, [Predicted(entity, 0.5) for entity in PREDICTED[item.id]]) for item in examples
+            ]
             write_json_lines(folder / f"{split}-predictions.jsonl", records)
         if prompts:
             write_json_lines(folder / "test-prompts.jsonl", PROMPTS)

@@ -17,7 +17,7 @@ ROOMS = """
     devices encoder_config costs encoder convert models losses awp optim
     corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping forward
     metering watching
-    evaluate checkpoint progress loop detection recognition analysis
+    evaluate checkpoint progress loop detection candidates decoding recognition analysis
     settings warmstart inputs phases stages ranking recipe report command_line train predict profiling
     knowledge demo __main__
 """.split()

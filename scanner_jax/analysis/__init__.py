@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scanner_jax.analysis.errors import errors_of, errors_table
-from scanner_jax.analysis.prompts import prompt_record
+from scanner_jax.analysis.prompts import prompt_record, prompt_records
 from scanner_jax.analysis.suspects import Judged, judged_candidates, judged_words, lowest_alpha, probabilities
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "lowest_alpha",
     "probabilities",
     "prompt_record",
+    "prompt_records",
 ]

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from scanner_jax.analysis.suspects import probabilities
+from scanner_jax.candidates import Prompted
+from scanner_jax.decoding import TypeLogits
 from scanner_jax.prompts import Prompt
 from scanner_jax.types import Example, Knowledge, Span
+
+
+def prompt_records(
+    prompted: Prompted, logits: TypeLogits, *, classes: Sequence[str], max_objects: int
+) -> Iterator[dict[str, Any]]:
+    """What each candidate's prompt was told, and what the recognizer made of it; one `prompt_record` each."""
+    rows = zip(prompted.candidates, prompted.knowledge, prompted.prompts, probabilities(logits), strict=True)
+    for (example, span), known, prompt, row in rows:
+        yield prompt_record(
+            example,
+            span,
+            knowledge=known,
+            prompt=prompt,
+            max_objects=max_objects,
+            classes=classes,
+            probabilities=row.tolist(),
+        )
 
 
 def prompt_record(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,11 +81,6 @@ def test_the_store_says_what_made_the_vectors(model: str, store: Path) -> None:
     assert provenance["model"] == model and provenance["precision"] == "fp32"
     assert provenance["text_tower"] == load_clip(model).text_tower
     assert provenance["places"] == {"no such image in the folder": ["gone"]}
-
-
-def test_a_revision_is_refused(images: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["clip", str(images), str(store), "--revision=main"]) == 1
-    assert "open_clip takes none" in capsys.readouterr().err
 
 
 def test_orders_are_those_of_numpy(
@@ -219,6 +215,29 @@ def test_what_queries_lack_is_said_by_line(store: Path, tmp_path: Path, capsys: 
     with pytest.raises(SystemExit):
         main(["rank", str(store), str(queries), "o", "--template=no braces"])
     assert "expected {} once" in capsys.readouterr().err
+
+
+def test_a_gpu_that_jax_has_filled_is_left_alone(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    from scanner_jax.knowledge import ranking
+
+    taken: list[torch.device] = []
+
+    def load(name: str, *, device: torch.device, precision: str) -> Any:
+        taken.append(device)
+        raise ranking.ModelError("seen enough")
+
+    monkeypatch.setattr(ranking, "load_clip", load)
+    monkeypatch.setattr(ranking, "choose_device", lambda name: torch.device(name or "cuda"))
+    for free, device in ((8 * 2**30, None), (2**30, None), (2**30, "cuda")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda chosen, free=free: (free, 80 * 2**30))
+        with pytest.raises(ranking.ModelError):
+            ranking.open_ranker(Store.open(store), device=device)
+    assert [device.type for device in taken] == ["cuda", "cpu", "cuda"]
+    assert "ranking on the CPU" in caplog.text
 
 
 def test_a_store_without_vectors_names_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,14 @@ same store, then merge: see docs/knowledge.md."""
 
 
 def expert_parser(
-    name: str, *, what: str, example: str, model: str, batch_size: int, precision: str | None = None
+    name: str,
+    *,
+    what: str,
+    example: str,
+    model: str,
+    batch_size: int,
+    precision: str | None = None,
+    models: str | None = None,
 ) -> argparse.ArgumentParser:
     """The options that every expert has.
 
@@ -38,6 +45,7 @@ def expert_parser(
         model: its default.
         batch_size: likewise.
         precision: likewise, where it is not that of most.
+        models: which are accepted, where it is not as for most; then without revisions.
     """
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} {name}",
@@ -47,8 +55,10 @@ def expert_parser(
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder of images, in folders or not")
     parser.add_argument("store", type=Path, metavar="STORE", help="store folder: prepared/knowledge/NAME")
-    parser.add_argument("--model", default=model, help="a folder, or a name on the Hugging Face hub (%(default)s)")
-    parser.add_argument("--revision", help="the hub's branch, tag or commit; by default its main branch")
+    accepted = models or "a folder, or a name on the Hugging Face hub"
+    parser.add_argument("--model", default=model, help=f"{accepted} (%(default)s)")
+    if models is None:
+        parser.add_argument("--revision", help="the hub's branch, tag or commit; by default its main branch")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; by default a GPU where there is one")
     by_default = precision or "bf16 on a GPU and fp32 on a CPU"
     parser.add_argument(

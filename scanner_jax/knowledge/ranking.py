@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rich.console
+import torch
 from jaxtyping import Float
 
 from scanner_jax.files import naming
@@ -27,11 +29,16 @@ from scanner_jax.retrieval import CLIP_TEMPLATE
 from scanner_jax.store import Store, import_command
 from scanner_jax.throughput import Throughput
 
+logger = logging.getLogger(__name__)
+
 QUERIES_AT_ONCE = 1024
 """Queries between two writes; a run that is killed loses as many."""
 
 BATCH_SIZE = 256
 """Texts at once."""
+
+GPU_MEMORY = 4 * 2**30
+"""Bytes that must be free for a GPU to be taken unasked: JAX, in the recipe that waits for this, holds most of them."""
 
 SHOWN_PROBLEMS = 20
 
@@ -127,6 +134,9 @@ def open_ranker(
         StoreError: the store has no vectors.
     """
     chosen = choose_device(device)
+    if device is None and chosen.type == "cuda" and torch.cuda.mem_get_info(chosen)[0] < GPU_MEMORY:
+        logger.warning("less than %d GiB are free on the GPU: ranking on the CPU", GPU_MEMORY // 2**30)
+        chosen = torch.device("cpu")
     name = model or str(store.provenance("clip").get("model", MODEL))
     clip = load_clip(name, device=chosen, precision=choose_precision(None, chosen))
     return Ranker(clip, store, template=template, batch_size=batch_size)
@@ -254,6 +264,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("orders", type=Path, metavar="ORDERS", help="JSON lines to write")
     add_template_option(parser)
     parser.add_argument("--model", help="the CLIP that made the vectors; by default by the name that the store has")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; by default a GPU where there is one")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; by default a GPU where there is one with memory left")
     parser.add_argument("--batch-size", type=count, default=BATCH_SIZE, metavar="N", help="texts at once (%(default)s)")
     return parser

@@ -15,7 +15,7 @@ from scanner_jax.knowledge.clip import MODEL, Clip, load_clip
 from scanner_jax.knowledge.command import expert_parser, in_words, run_job
 from scanner_jax.knowledge.extraction import Job
 from scanner_jax.knowledge.images import crop, find_images
-from scanner_jax.knowledge.loading import BatchRunner, ModelError, choose_device, choose_precision
+from scanner_jax.knowledge.loading import BatchRunner, choose_device, choose_precision
 from scanner_jax.store import Store, box_digest
 from scanner_jax.store.layout import Value
 from scanner_jax.types import Box
@@ -92,12 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         example="images/twitter2015 prepared/knowledge/twitter2015",
         model=MODEL,
         batch_size=64,
+        models="an open_clip name with its weights, a name on the Hugging Face hub, or a folder",
     )
     options = parser.parse_args(arguments)
 
     def command() -> int:
-        if options.revision:
-            raise ModelError(f"--revision {options.revision}: open_clip takes none; download it, and give its folder")
         found, store = find_images(options.images), Store.open(options.store)
         images = {key: found.get(key) for key in sorted(store.keys("objects"))}
         device = choose_device(options.device)

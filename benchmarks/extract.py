@@ -216,9 +216,9 @@ def _ratio(pairs: Sequence[Any]) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--boxes", type=int, default=12, help="regions of an image")
-    parser.add_argument("--rounds", type=int, default=5, help="the median counts")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--boxes", type=int, default=8, help="regions of an image")
+    parser.add_argument("--rounds", type=int, default=3, help="the median counts")
     parser.add_argument("--width", type=int, default=64, help="of BLIP-2's parts, a multiple of 4")
     parser.add_argument("--layers", type=int, default=2, help="of each of them")
     parser.add_argument("--size", type=int, default=56, help="pixels of the input; for BLIP-2 a multiple of 14")

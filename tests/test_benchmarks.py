@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +25,15 @@ from scanner_jax.store.importers import read_captions
 ROOT = Path(__file__).parent.parent
 
 
-def result(module: str, *arguments: str) -> dict[str, Any]:
+def result(module: str, *arguments: str, through: tuple[str, ...] = ()) -> dict[str, Any]:
     """What a command's last line says."""
-    command = [sys.executable, f"benchmarks/{module}.py", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, *through, f"benchmarks/{module}.py", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert found["benchmark"] == module and found["machine"] == describe()
+    machine = describe("torch") | {"threads": 1} if through else describe()
+    assert found["benchmark"] == module and found["machine"] == machine
     return found
 
 
@@ -87,6 +90,25 @@ def test_input_says_what_is_missing(
     assert input.main([]) == 1
     said = capsys.readouterr().err
     assert str(CORPUS) in said and str(ENCODER) in said
+
+
+def test_extract() -> None:
+    arguments = "--images 2 --boxes 2 --rounds 1 --width 16 --layers 1".split()
+    found = result("extract", *arguments, through=("tests/torchvision_shim.py",))
+    assert found["settings"]["boxes"] == 2
+    for kind in ("captions", "objects", "regions"):
+        assert found[kind]["ratio"] > 0 and found[kind]["images_per_second"] > 0
+    assert found["ratio"] > 0
+
+
+def test_extract_takes_the_median_of_the_rounds() -> None:
+    from extract import summary  # brings in torch
+
+    seconds = {"captions": [(4.0, 1.0), (6.0, 1.0), (9.0, 3.0)], "regions": [(8.0, 1.0), (8.0, 2.0), (8.0, 2.0)]}
+    found = summary(seconds, 10)
+    assert found["captions"] == {"ratio": 4.0, "images_per_second": 10.0}
+    assert found["regions"] == {"ratio": 4.0, "images_per_second": 5.0}
+    assert found["ratio"] == 4.67  # of 12 to 2, 14 to 3 and 17 to 5 seconds
 
 
 @pytest.mark.slow

@@ -122,8 +122,7 @@ def _too_large() -> str:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bit grey, which convert() would cut off at 255
-        levels = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((levels.clip(0, 65535) >> 8).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     image.info.pop("transparency", None)  # it is dropped, and converting would warn of it
     return image.convert("RGB")
 

@@ -19,6 +19,9 @@ It runs without any knowledge. Each kind is imported and switched on by itself:
     python -m scanner_jax.store import vinvl FEATURES STORE
         and train with --config.knowledge.use_objects=True --config.knowledge.store=STORE
 
+Entities with boxes, in FOLDER/xml (docs/data.md), are grounded with --config.recognizer.grounding_weight=1 and objects:
+each gets one of the prompt's objects as its box, or None.
+
 Captions and objects go by the image that an `IMGID:<image id>` line gives a sentence. So that a misspelt type is
 refused, name them: --config.types='("PER","LOC")'.
 

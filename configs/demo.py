@@ -35,9 +35,11 @@ def get_config(variant: str = "") -> ConfigDict:
         stage.learning_rate = 1e-3  # two layers, trained for a minute, want far more than XLM-R-large
     config.recognizer.max_tokens = 80  # region captions of the last objects go first
     config.recognizer.max_objects = 5
+    config.recognizer.grounding_weight = 1.0
     config.knowledge.update(
         store="prepared/demo/knowledge", wikipedia_index="prepared/demo/wikipedia.sqlite", use_objects=True
     )
     if variant == "without-knowledge":
         config.knowledge.update(use_wikipedia=False, use_captions=False, use_objects=False)
+        config.recognizer.grounding_weight = 0.0  # without objects there is no box to choose
     return config.lock()

@@ -35,12 +35,14 @@ train configs/demo.py runs/demo
 heading "4/5 The recognizer again, without knowledge"
 train configs/demo.py:without-knowledge runs/demo-without-knowledge
 
-heading "5/5 What knowledge is worth"
+heading "5/5 What knowledge is worth, and which entities were found in the pictures"
 "$python" -m scanner_jax.demo compare runs/demo runs/demo-without-knowledge
 cat <<'END'
 
 "spans" is the detector's F1, the others are the recognizer's; "unseen" are names that training never showed and whose
-type the sentence mostly leaves open. Look next at
+type the sentence mostly leaves open. "gmner" are entities with the right type and the right box, or none where the picture
+does not show them; "no boxes" is what it would be without any box; "mner" is the type alone, "eeg" the box alone. Look
+next at
 
   runs/demo/report/metrics.txt           all scores, by type and by what was seen
   runs/demo/report/predictions.jsonl     what was found in the test split

@@ -8,7 +8,11 @@ was measured yet; what was measured, with which encoder, stands in docs/results.
 
 Table 15 varies how many objects stand in a prompt: --config.recognizer.max_objects=9 (12, 15, 18, 21).
 
-Variants: `:small`, the whole recipe with the small encoder models/granite-30m-english, for a CPU, with ChatGPT's notes.
+Objects stand in CLIP's order, as in the paper, so the store needs objects and CLIP vectors; without vectors add
+--config.knowledge.use_clip_order=False.
+
+Variants: `:small`, the whole recipe with the small encoder models/granite-30m-english, for a CPU, with ChatGPT's notes
+and objects in the order of the detector's score.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.corpus = "data/twitter_gmner"
     config.types = ("LOC", "ORG", "OTHER", "PER")
     config.knowledge.store = "prepared/knowledge/twitter_gmner"
-    config.knowledge.use_objects = True
+    config.knowledge.update(use_objects=True, use_clip_order=True)
     config.epochs.update(recognizer_teacher=5, recognizer_student=5)
     config.detector.batch_size = 8
     config.recognizer.batch_size = 8
@@ -38,5 +42,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.detector.learning_rate = 1e-4  # a small encoder wants more than XLM-R-large
         config.recognizer.learning_rate = 1e-4
         config.recognizer.max_tokens = 192  # more than for MNER, for the labels of the objects
-        config.knowledge.use_notes = True
+        config.knowledge.update(use_notes=True, use_clip_order=False)  # in the order of the detector's score
     return config.lock()

@@ -72,6 +72,7 @@ def test_gmner_is_grounded_and_the_others_are_not():
         config = load("gmner", variant)
         assert config.recognizer.grounding_weight == 1.0 and config.knowledge.use_objects
         assert config.recognizer.max_objects == 18
+        assert config.knowledge.use_clip_order == (variant == "")
     assert config.knowledge.use_notes and config.knowledge.use_captions
     assert {load(name).recognizer.grounding_weight for name in ("conll03", "mner15", "mner17", "own")} == {0.0}
 

@@ -154,7 +154,7 @@ def train_recognizer(
         folder=folder,
         vocabulary=vocabulary,
         watch=watch,
-        ahead=() if dev is None else _classifying(recognition, made.params, dev[1]).missing(),
+        ahead=() if dev is None else _judging(recognition, made.params, dev[1]).missing(),
     )
 
 
@@ -210,7 +210,7 @@ def judge(recognition: Recognition, params: Params, prompted: Prompted) -> Judge
     count = len(prompted.candidates)
     types = np.zeros((count, len(recognition.classes)), np.float32)
     overlaps = np.full((count, recognition.max_objects), -np.inf, np.float32)
-    for item, (own_types, own_overlaps) in _classifying(recognition, params, prompted).rows():
+    for item, (own_types, own_overlaps) in _judging(recognition, params, prompted).rows():
         objects = len(item.prompt.object_positions)
         types[item.index] = own_types
         overlaps[item.index, :objects] = own_overlaps[:objects]
@@ -277,7 +277,7 @@ def _logits(
     return logits
 
 
-def _classifying(recognition: Recognition, params: Params, prompted: Prompted) -> Passes[RecognizerFeatures]:
+def _judging(recognition: Recognition, params: Params, prompted: Prompted) -> Passes[RecognizerFeatures]:
     features = _features(recognition, prompted, None)
     return Passes(_forward(recognition.model), params, features, _collate(recognition), recognition.eval_batch_size)
 

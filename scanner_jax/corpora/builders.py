@@ -54,6 +54,10 @@ class TaggedCorpus(tfds.core.ShardBasedBuilder):
         self._examples = splits
         super().__init__(data_dir=str(data_dir))
 
+    def let_go(self) -> None:
+        """Hold the examples no longer: a builder and its description hold each other until they are collected."""
+        self._examples = {}
+
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "id": tfds.features.Text(),
@@ -89,10 +93,10 @@ def prepare(splits: Mapping[str, Sequence[Example]], *, folder: Path) -> Path:
     tfds.disable_progress_bar()
     builder = TaggedCorpus(splits=splits, data_dir=folder)
     prepared = Path(builder.data_dir)
-    if prepared.exists():
-        return prepared
-    logger.info("preparing %s", prepared)
     try:
+        if prepared.exists():
+            return prepared
+        logger.info("preparing %s", prepared)
         # TFDS makes a folder for downloads, though there are none, and prints what a library should log.
         with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(
@@ -106,6 +110,8 @@ def prepare(splits: Mapping[str, Sequence[Example]], *, folder: Path) -> Path:
         if not prepared.exists():
             raise
         logger.info("another process prepared %s first", prepared)
+    finally:
+        builder.let_go()
     return prepared
 
 

@@ -13,7 +13,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
-from tiny_experts import write_clip
 from torchvision_shim import declare_operators
 
 from scanner_jax.tokens import Tokenizer, load_tokenizer
@@ -30,7 +29,10 @@ TINY_WORDS = (
 def transformers() -> ModuleType:
     """Hugging Face's package with its torch classes, whatever torchvision there is."""
     declare_operators()
+    import torch
     import transformers
+
+    torch.set_num_threads(1)  # more cost time on models so small
 
     return transformers
 
@@ -38,6 +40,7 @@ def transformers() -> ModuleType:
 @pytest.fixture(scope="session")
 def tiny_clip(transformers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Make the folder of a CLIP model, as `tiny_experts.write_clip` does."""
+    from tiny_experts import write_clip
 
     def make(seed: int = 0, **model_cfg: object) -> Path:
         folder = tmp_path_factory.mktemp("clip")
@@ -49,11 +52,9 @@ def tiny_clip(transformers: ModuleType, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def tiny_experts(transformers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of tiny random experts: blip2, dfine, detr."""
-    import torch
+    """A folder of tiny random experts: blip2, dfine, detr, clip."""
     from tiny_experts import write_experts
 
-    torch.set_num_threads(1)  # more cost time on models so small
     folder = tmp_path_factory.mktemp("experts")
     write_experts(folder)
     return folder

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -246,11 +247,41 @@ def test_regions_need_objects(
     assert "holds no objects (it holds: captions)" in capsys.readouterr().err
 
 
+def test_no_image_at_all(tiny_experts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").touch()
+    for _ in range(2):
+        assert command("captions", tmp_path / "images", tmp_path / "store", tiny_experts / "blip2") == 1
+        captured = capsys.readouterr()
+        assert "has a value; " in captured.err and "empty file: 1 (1)" in captured.out
+    assert command("captions", tmp_path / "nowhere", tmp_path / "store", tiny_experts / "blip2") == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
 def test_half_precision_runs(photos: Path, tiny_experts: Path, tmp_path: Path) -> None:
     more = ("--precision", "bf16", "--beams", "1", "--max-new-tokens", "3")
     assert command("captions", photos, tmp_path, tiny_experts / "blip2", *more) == 0
     assert command("objects", photos, tmp_path, tiny_experts / "dfine", "--precision", "bf16") == 0
     assert Store.open(tmp_path).provenance("captions")["precision"] == "bf16"
+
+
+def test_a_model_of_the_hub(
+    photos: Path, tiny_experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    cache, commit = tmp_path / "cache" / "models--someone--tiny-detr", "c0ffee" + 34 * "0"
+    shutil.copytree(tiny_experts / "detr", cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    store = tmp_path / "store"
+    for more in ([], ["--revision", "main"], ["--revision", commit]):
+        assert main(["objects", str(photos), str(store), "--model", "someone/tiny-detr", *more]) == 0
+        provenance = Store.open(store).provenance("objects")
+        assert (provenance["model"], provenance["revision"]) == ("someone/tiny-detr", commit)
+    assert capsys.readouterr().out.count("made of these images with these settings already") == 2
+    assert main(["objects", str(photos), str(store), "--model", "someone/tiny-detr", "--revision", "v2"]) == 1
+    assert "the Hugging Face hub did not give it" in capsys.readouterr().err
 
 
 def damaged(model: Path, folder: Path, **config: Any) -> Path:

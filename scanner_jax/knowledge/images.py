@@ -17,7 +17,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 """What the content may be; none of these decoders starts a program or reads another file."""
 
 PIXEL_LIMIT = 64 * 2**20
-"""Pixels of the largest image that is decoded, 8,192 x 8,192: 192 MiB in RGB."""
+"""Pixels of the largest image that is decoded, 8,192 x 8,192: 512 MiB while it is converted."""
 
 BYTE_LIMIT = 256 * 2**20
 """Bytes of the largest file; a photo that needs more is beyond `PIXEL_LIMIT` as well."""

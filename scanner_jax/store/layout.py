@@ -42,9 +42,9 @@ RECORD_LIMIT = 64 * 2**20
 """Bytes of the largest record written or read: far above 100 boxes with their vectors."""
 
 IMPORT_COMMANDS = {
-    "captions": "python -m scanner_jax.store import captions SOURCE {folder}",
+    "captions": "python -m scanner_jax.store import captions SOURCE {folder} (or knowledge captions IMAGES {folder})",
     "notes": "python -m scanner_jax.store import notes SOURCE {folder} --corpus FOLDER (or import notes-jsonl)",
-    "objects": "python -m scanner_jax.store import vinvl SOURCE {folder}",
+    "objects": "python -m scanner_jax.store import vinvl SOURCE {folder} (or knowledge objects IMAGES {folder})",
     "regions": "python -m scanner_jax.knowledge regions IMAGES {folder}",
     "clip": "python -m scanner_jax.knowledge clip IMAGES {folder}",
 }

@@ -63,8 +63,11 @@ class ObjectExpert:
             self._processor = transformers.AutoImageProcessor.from_pretrained(model.folder, local_files_only=True)
         self._model = load(transformers.AutoModelForObjectDetection, model, device=device, precision=precision)
         self._labels: dict[int, str] = self._model.config.id2label
-        if any(label.startswith("LABEL_") for label in self._labels.values()):
-            raise ModelError(f"--model {model.folder}: its config.json does not name its classes (id2label)")
+        if all(label.startswith("LABEL_") for label in self._labels.values()):
+            raise ModelError(
+                f"--model {model.name}: its config.json does not name its classes (id2label), and prompts need words; "
+                "take one that does, such as ustc-community/dfine-xlarge-obj2coco"
+            )
         self._device, self._dtype = device, PRECISIONS[precision]
         self.batch_size = self.ahead = batch_size
         self._runner = BatchRunner(self._detect, batch_size)

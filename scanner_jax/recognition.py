@@ -1,4 +1,4 @@
-"""Stage 2 as the recipe uses it: candidates and their knowledge become prompts; train, classify, decode."""
+"""Stage 2 as the recipe uses it: candidates and their knowledge become prompts; train, judge, choose the best epoch."""
 
 from __future__ import annotations
 

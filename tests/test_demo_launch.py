@@ -31,7 +31,10 @@ def test_knowledge_is_worth_its_points(tmp_path: Path) -> None:
     assert with_knowledge["detector"]["test"]["f1"] > 85
     unseen = [metrics["recognizer"]["test"]["unseen"]["f1"] for metrics in (with_knowledge, without)]
     assert unseen[0] > unseen[1] + 10
+    grounded = with_knowledge["recognizer"]["test"]
+    assert grounded["gmner"]["f1"] > grounded["always_none"]["f1"] + 10
     table = run.stdout[run.stdout.index("F1 on test") :]
+    assert f"{grounded['gmner']['f1']:.2f}" in table
     assert all(f"{score:.2f}" in table for score in unseen)
 
     phases = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "demo-phases").glob("*/result.json")}

@@ -5,9 +5,10 @@
 #   bash launch/extract_ray.sh objects IMAGES STORE --ray-workers 2 --ray-task 16     any options of the command
 #
 # On one machine nothing else is needed. For several, start Ray on each (`ray start --head` on the first, `ray start
-# --address=FIRST:6379` on the others) and run this on one that has a GPU like the rest; images, store, models and this
-# folder need the same paths on all. A worker that dies is started again; a run that is stopped goes on with the same
-# command, with Ray or without. Without --ray-workers there are as many as this machine has GPUs, or else two.
+# --address=FIRST:6379` on the others) and run this with RAY_ADDRESS=auto on one that has a GPU like the rest; images,
+# store, models and this folder need the same paths on all. A worker that dies is started again; a run that is stopped
+# goes on with the same command, with Ray or without. Without --ray-workers there are as many as this machine has GPUs,
+# or else two.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if (($# < 3)) || [[ $1 == -* ]]; then

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 from collections.abc import Generator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,14 +23,14 @@ from scanner_jax.knowledge.ledger import ExtractionError
 
 INSTALL = 'pip install "scanner_jax[ray]"'
 
-LOCAL_SETTINGS = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
-"""Of a Ray that is started for this command alone."""
+SETTINGS = {"log_to_driver": False, "logging_level": logging.WARNING}
+"""What workers print stays in Ray's logs."""
 
 
 def on_ray(*, workers: int, task_images: int, gpus: int) -> Describe:
-    """Make what describes images on Ray workers, of the cluster this machine is in or else of this machine.
+    """Make what describes images on Ray workers: of the cluster that RAY_ADDRESS names, or else of this machine.
 
-    Images, the model's folder and the working folder have to have the same paths on all machines.
+    Images, store, model and the working folder need the same paths on all machines.
 
     Args:
         workers: how many load the expert.
@@ -115,15 +116,20 @@ def _import_ray() -> Any:
 
 @contextlib.contextmanager
 def _joined(ray: Any, workers: int, gpus: int) -> Generator[None, None, None]:
-    """Be part of the cluster that this machine or RAY_ADDRESS is in, or start a Ray of as many workers here."""
+    """Be part of the cluster that RAY_ADDRESS names, or else start a Ray for this command alone on this machine."""
     if ray.is_initialized():
         yield
         return
+    address, handler = os.environ.get("RAY_ADDRESS"), signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError:
-        ray.init(num_cpus=workers, **LOCAL_SETTINGS)
+        if address:
+            ray.init(address=address, **SETTINGS)
+        else:
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, **SETTINGS)
+    except ConnectionError as error:
+        raise ExtractionError(f"RAY_ADDRESS={address}: no Ray answers there ({error})") from error
     try:
+        signal.signal(signal.SIGTERM, handler)  # Ray has put one of its own in its place
         unit, needed = ("GPU", workers * gpus) if gpus else ("CPU", workers)
         has = ray.cluster_resources().get(unit, 0)
         if has < needed:

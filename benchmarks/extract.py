@@ -33,9 +33,9 @@ from machine import describe
 from PIL import Image, ImageDraw
 from tiny_experts import write_blip2, write_dfine
 
+from scanner_jax.images import find_images
 from scanner_jax.knowledge.captions import Captioner, CaptionExpert
 from scanner_jax.knowledge.extraction import Expert, Job, extract
-from scanner_jax.knowledge.images import find_images
 from scanner_jax.knowledge.loading import choose_device, find_model, import_transformers
 from scanner_jax.knowledge.objects import ObjectExpert, keep_best
 from scanner_jax.knowledge.regions import RegionExpert

@@ -182,7 +182,7 @@ def test_sizes_are_compared_with_the_images(corpus: Path, capsys: pytest.Capture
     assert main(["check", str(corpus), "--images", str(folder)]) == 0
     assert f"warning:     1 images not in {folder}: 1" in capsys.readouterr().out
     assert main(["check", str(corpus), "--images", str(folder / "nowhere")]) == 1
-    assert "nowhere: No such file" in capsys.readouterr().err
+    assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_v1_is_told_by_its_groundable_entities() -> None:

@@ -19,9 +19,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from scanner_jax.images import crop, read_image
 from scanner_jax.knowledge.__main__ import main
 from scanner_jax.knowledge.captions import Captioner
-from scanner_jax.knowledge.images import crop, read_image
 from scanner_jax.knowledge.objects import FEWEST, MOST, keep_best
 from scanner_jax.store import Store, objects_value, write_kind
 from scanner_jax.store.importers import cut_repetition

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from scanner_jax.images import UnreadableImage, find_images
 from scanner_jax.interrupt import Interrupted
 from scanner_jax.knowledge.extraction import NO_IMAGE, Job, Outcome, extract, is_made
-from scanner_jax.knowledge.images import UnreadableImage, find_images
 from scanner_jax.knowledge.ledger import ExtractionError
 from scanner_jax.knowledge.merging import main as merge_command
 from scanner_jax.knowledge.shards import FOLDER, Shard, merge

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanner_jax.knowledge import images
-from scanner_jax.knowledge.images import ImagesError, UnreadableImage, crop, find_images, read_image
+from scanner_jax import images
+from scanner_jax.images import ImagesError, UnreadableImage, crop, find_images, image_size, read_image
 
 RED, BLUE = (200, 30, 40), (20, 30, 210)
 
@@ -119,6 +119,14 @@ def test_missing_unreadable_and_too_large_files(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(images, "BYTE_LIMIT", 100)
     with pytest.raises(UnreadableImage, match="file of more than"):
         read(tmp_path, encoded(picture(), "BMP"))
+
+
+def test_a_size_is_read_without_decoding(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(png_header(100, 90))  # no pixels behind it
+    assert image_size(tmp_path / "1.jpg") == (100, 90)
+    (tmp_path / "1.jpg").write_bytes(png_header(8193, 8192))
+    with pytest.raises(UnreadableImage, match="^more than 67,108,864 pixels$"):
+        image_size(tmp_path / "1.jpg")
 
 
 def test_images_are_found_by_their_names(tmp_path: Path) -> None:

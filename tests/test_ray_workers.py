@@ -22,9 +22,9 @@ import msgpack
 import pytest
 from PIL import Image
 
+from scanner_jax.images import find_images
 from scanner_jax.knowledge.__main__ import SUBCOMMANDS, main
 from scanner_jax.knowledge.extraction import Job, extract
-from scanner_jax.knowledge.images import find_images
 from scanner_jax.knowledge.ray_workers import _tasks, _Worker, on_ray
 from scanner_jax.knowledge.shards import Shard, merge
 from scanner_jax.store import Store

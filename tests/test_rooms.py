@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 
 # From top to bottom; a room is a module of scanner_jax or a package in it.
 ROOMS = """
-    types files lock interrupt throughput boxes tags tokens metrics grounding protocols predictions alignment
+    types files lock interrupt throughput boxes images tags tokens metrics grounding protocols predictions alignment
     devices encoder_config costs encoder convert models losses awp optim
     corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping forward
     metering watching
     evaluate checkpoint progress loop detection candidates decoding recognition analysis
-    settings warmstart inputs phases stages ranking recipe report command_line train predict profiling
+    settings warmstart inputs phases stages ranking recipe gallery report command_line train predict profiling
     knowledge demo __main__
 """.split()
 TORCH = ("torch", "torchvision", "open_clip", "timm")

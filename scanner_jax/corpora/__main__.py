@@ -11,6 +11,7 @@ from scanner_jax.corpora import images
 from scanner_jax.corpora.corpus import Corpus, read_corpus
 from scanner_jax.corpora.layouts import LAYOUTS, SPLITS
 from scanner_jax.corpora.problems import CorpusError
+from scanner_jax.images import ImagesError
 
 _SHOWN = 5
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         corpus = read_corpus(options.folder)
         checked = _check_images(corpus, options)
-    except CorpusError as error:
+    except (CorpusError, ImagesError) as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:  # a folder that may not be looked into

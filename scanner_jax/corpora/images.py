@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scanner_jax.corpora.annotations import Annotation
+from scanner_jax.images import UnreadableImage, find_images, image_size
 
 FOLDER = "images"
 """Where a corpus may keep its images, below its own folder."""
-
-EXTENSIONS = (".jpg", ".jpeg", ".png")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,37 +33,30 @@ class ImageCheck:
 def check_images(annotations: Mapping[str, Annotation], folder: Path) -> ImageCheck:
     """Compare each annotated image's size with what its XML file states, where that states one.
 
-    Only the head of each file is read, so what is inside the image is not decoded; a `.jpg` may be a PNG.
+    Only the head of each file is read; a `.jpg` may be a PNG.
 
     Args:
         annotations: by image id.
-        folder: holds `<image id>.jpg`, `.jpeg` or `.png`.
+        folder: of images, as `images.find_images` takes it.
 
     Raises:
-        OSError: there is no such folder.
+        ImagesError: that cannot be used as a folder of images.
     """
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
+    files = find_images(folder)
     equal, other, missing, unreadable = 0, [], [], []
     for image, annotation in annotations.items():
         if annotation.size is None:
             continue
         if image not in files:
             missing.append(image)
-        elif (size := _size(files[image])) is None:
+            continue
+        try:
+            size, stated = image_size(files[image]), annotation.size
+        except UnreadableImage:
             unreadable.append(image)
-        elif size == annotation.size:
+            continue
+        if size == stated:
             equal += 1
         else:
-            stated = annotation.size
             other.append(f"{image} {size[0]} x {size[1]}, stated {stated[0]} x {stated[1]}")
     return ImageCheck(equal, tuple(other), tuple(missing), tuple(unreadable))
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    from PIL import Image  # so that training, which reads no image, does without it
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None

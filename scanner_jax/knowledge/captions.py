@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
+from scanner_jax.images import find_images
 from scanner_jax.knowledge.command import count, expert_parser, in_words, run_job
 from scanner_jax.knowledge.extraction import Job
-from scanner_jax.knowledge.images import find_images
 from scanner_jax.knowledge.loading import (
     PRECISIONS,
     BatchRunner,

@@ -21,7 +21,7 @@ import rich.console
 from PIL import Image
 
 from scanner_jax import __version__
-from scanner_jax.knowledge.images import UnreadableImage, read_image
+from scanner_jax.images import UnreadableImage, read_image
 from scanner_jax.knowledge.ledger import Ledger, open_ledger
 from scanner_jax.knowledge.shards import Shard, begun, refuse_other_counts
 from scanner_jax.store.layout import StoreError, Value, read_provenance

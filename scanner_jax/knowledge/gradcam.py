@@ -19,9 +19,9 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from scanner_jax.files import write_bytes
+from scanner_jax.images import UnreadableImage, read_image
 from scanner_jax.knowledge.clip import MODEL, Clip, add_template_option, load_clip
 from scanner_jax.knowledge.command import PROGRAM, count, in_words
-from scanner_jax.knowledge.images import UnreadableImage, read_image
 from scanner_jax.knowledge.loading import ModelError, choose_device, choose_precision
 from scanner_jax.knowledge.printing import printable
 from scanner_jax.knowledge.ranking import best_first, check_text_tower, similarities

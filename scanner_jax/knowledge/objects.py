@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from scanner_jax.images import UnreadableImage, find_images
 from scanner_jax.knowledge.command import expert_parser, in_words, run_job
 from scanner_jax.knowledge.extraction import Job
-from scanner_jax.knowledge.images import UnreadableImage, find_images
 from scanner_jax.knowledge.loading import (
     PRECISIONS,
     BatchRunner,

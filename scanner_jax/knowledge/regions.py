@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from scanner_jax.images import crop, find_images
 from scanner_jax.knowledge.captions import MODEL, Captioner, Pixels, add_generation, captioning
 from scanner_jax.knowledge.command import expert_parser, in_words, run_job
 from scanner_jax.knowledge.extraction import Job
-from scanner_jax.knowledge.images import crop, find_images
 from scanner_jax.store.layout import Value, box_digest
 from scanner_jax.store.reader import Store
 

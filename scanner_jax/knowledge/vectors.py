@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
+from scanner_jax.images import crop, find_images
 from scanner_jax.knowledge.clip import MODEL, Clip, load_clip
 from scanner_jax.knowledge.command import expert_parser, in_words, run_job
 from scanner_jax.knowledge.extraction import Job
-from scanner_jax.knowledge.images import crop, find_images
 from scanner_jax.knowledge.loading import BatchRunner, choose_device, choose_precision
 from scanner_jax.store import Store, box_digest
 from scanner_jax.store.layout import Value

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scanner_jax.store.sources import Imported, Texts, all_lines, lines, refuse, without_extension
+from scanner_jax.images import without_extension
+from scanner_jax.store.sources import Imported, Texts, all_lines, lines, refuse
 from scanner_jax.types import Example
 
 NOTE_FILES = {"train": ("train.txt",), "dev": ("valid.txt", "dev.txt"), "test": ("test.txt",)}

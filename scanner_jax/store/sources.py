@@ -10,8 +10,6 @@ from typing import Any
 
 from scanner_jax.store.layout import StoreError, Value
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
-
 LISTED_PLACES = 1000
 """Places that the provenance lists for each remark; all of them are counted."""
 
@@ -89,12 +87,6 @@ def all_lines(path: Path, problems: list[str]) -> Iterator[tuple[int, str]]:
                 )
             except UnicodeDecodeError as error:
                 problems.append(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file")
-
-
-def without_extension(name: str) -> str:
-    """An image's file name without its extension; "" where that is not an image's."""
-    stem, dot, extension = name.rpartition(".")
-    return stem if f"{dot}{extension}".lower() in IMAGE_EXTENSIONS else ""
 
 
 def refuse(problems: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scanner_jax.store.sources import without_extension
+from scanner_jax.images import without_extension
 from scanner_jax.store.vinvl_rows import Row
 
 ARRAY_LIMIT = 64 * 2**20

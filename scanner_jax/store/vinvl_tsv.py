@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scanner_jax.store.sources import without_extension
+from scanner_jax.images import without_extension
 from scanner_jax.store.vinvl_rows import Row
 from scanner_jax.types import Box
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
-from scanner_jax.store.sources import without_extension
 from scanner_jax.types import Box
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+"""What the name of an image may end in; its content may be of another format."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 """What the content may be; none of these decoders starts a program or reads another file."""
@@ -69,6 +74,12 @@ def find_images(folder: Path) -> dict[str, Path]:
     return {image_id: found[image_id][0] for image_id in sorted(found)}
 
 
+def without_extension(name: str) -> str:
+    """An image's file name without its extension; "" where that is not an image's."""
+    stem, dot, extension = name.rpartition(".")
+    return stem if f"{dot}{extension}".lower() in EXTENSIONS else ""
+
+
 def read_image(path: Path) -> Image.Image:
     """Read an image as RGB, 8 bit; of an animation the first frame.
 
@@ -79,41 +90,57 @@ def read_image(path: Path) -> Image.Image:
         UnreadableImage: missing, empty, no image, more than `PIXEL_LIMIT` pixels (told from the header, before
             anything is decoded), cut short or damaged.
     """
+    with _opened(path) as image:
+        try:
+            image.load()
+            return _rgb(image)
+        except Exception as error:
+            raise UnreadableImage("cut short or damaged") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as its head states them; what is inside is not decoded.
+
+    Raises:
+        UnreadableImage: as `read_image`, but for what only decoding tells.
+    """
+    with _opened(path) as image:
+        return image.size
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image whose head was read, small enough to be decoded."""
     try:
         size = path.stat().st_size
         if not size:
             raise UnreadableImage("empty file")
         if size > BYTE_LIMIT:
             raise UnreadableImage(f"file of more than {BYTE_LIMIT // 2**20} MiB")
-        with path.open("rb") as file:
-            return _decoded(file)
+        with path.open("rb") as file, _with_head(file) as image:
+            yield image
     except FileNotFoundError:
         raise UnreadableImage("missing file") from None
     except OSError as error:
         raise UnreadableImage(f"cannot be read ({error.strerror or 'no reason given'})") from error
 
 
-def _decoded(file: object) -> Image.Image:
+def _with_head(file: IO[bytes]) -> Image.Image:
     # Decoders raise all kinds of errors on damaged files, from struct.error to SyntaxError.
     try:
-        image: Image.Image = Image.open(file, formats=FORMATS)  # type: ignore[arg-type]
+        image: Image.Image = Image.open(file, formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise UnreadableImage("not an image") from None
     except Image.DecompressionBombError:
         raise UnreadableImage(_too_large()) from None
     except Exception as error:
         raise UnreadableImage("damaged") from error
-    with image:
-        width, height = image.size
-        if width * height > PIXEL_LIMIT:
-            raise UnreadableImage(_too_large())
-        if not width or not height:
-            raise UnreadableImage("no pixels")
-        try:
-            image.load()
-            return _rgb(image)
-        except Exception as error:
-            raise UnreadableImage("cut short or damaged") from error
+    width, height = image.size
+    if width * height > PIXEL_LIMIT:
+        raise UnreadableImage(_too_large())
+    if not width or not height:
+        raise UnreadableImage("no pixels")
+    return image
 
 
 def _too_large() -> str:

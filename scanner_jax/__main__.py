@@ -6,6 +6,7 @@ import sys
 
 COMMANDS = {
     "train": "train and score the paper's recipe: --config=configs/mner15.py",
+    "export": "make a folder of a finished run that predicts anywhere",
     "evaluate": "score any system's predictions against a corpus",
     "corpora": "check a corpus: counts, variant, fingerprint, or everything that is wrong with it",
     "store": "import knowledge (captions, notes, objects) and check it for leaked labels",

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from scanner_jax.files import read_json_lines
 from scanner_jax.store import Store
@@ -56,6 +57,17 @@ class KnowledgeSources:
     def used(self) -> tuple[str, ...]:
         """All kinds that prompts may hold."""
         return self.kinds if self.index is None else (*self.kinds, "wikipedia")
+
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """Where each kind that is read came from, as its maker noted it: expert and revision, or importer and files."""
+        found: dict[str, dict[str, Any]] = {}
+        if self.store is not None:
+            of_boxes = {"regions": self.use_objects, "clip": self.orders_by_clip}
+            belonging = (kind for kind, used in of_boxes.items() if used and kind in self.store.kinds)
+            found = {kind: dict(self.store.provenance(kind)) for kind in (*self.kinds, *belonging)}
+        if self.index is not None:
+            found["wikipedia"] = {**self.index.provenance, "fingerprint": self.index.fingerprint}
+        return found
 
     def fingerprints(self) -> dict[str, str]:
         """What decides a prompt's knowledge: the content of the sources, as far as they are read."""

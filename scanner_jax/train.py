@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -74,27 +75,32 @@ def _train() -> None:
     profile = workdir / "profile" if config.profile else None
     run = Run(config=config, inputs=open_inputs(config, prepared=prepared), root=root, profile=profile)
     metrics = run_recipe(run, until=_UNTIL.value)
-    phases = {name: step.phase.folder(root) for name, step in recipe_steps(run).items()}
     print(write_report(workdir / "report", run, metrics))
-    write_json(
-        workdir / "run.json",
-        {
-            "command": sys.argv,
-            "config": config.to_dict(),
-            "corpus": {
-                "folder": config.corpus,
-                "variant": run.inputs.corpus.variant,
-                "sha256": run.inputs.corpus.fingerprint,
-            },
-            "phases": {name: str(folder) for name, folder in phases.items()},
-            "versions": {"scanner_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
-            "devices": [device.device_kind for device in jax.devices()],
-            "host": platform.node(),
-            "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
-            "seconds": round(time.time() - started, 1),
-        },
-    )
+    write_json(workdir / "run.json", run_record(run, started=started))
     print(f"report: {workdir / 'report'}")
+
+
+def run_record(run: Run, *, started: float) -> dict[str, Any]:
+    """The content of run.json: what was run, on what, and where the results of its phases are."""
+    corpus = run.inputs.corpus
+    return {
+        "command": sys.argv,
+        "config": run.config.to_dict(),
+        "corpus": {
+            "folder": run.config.corpus,
+            "name": corpus.name,
+            "types": corpus.types,
+            "variant": corpus.variant,
+            "sha256": corpus.fingerprint,
+        },
+        "knowledge": run.inputs.sources.provenance(),
+        "phases": {name: str(step.phase.folder(run.root)) for name, step in recipe_steps(run).items()},
+        "versions": {"scanner_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
+        "devices": [device.device_kind for device in jax.devices()],
+        "host": platform.node(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
+        "seconds": round(time.time() - started, 1),
+    }
 
 
 if __name__ == "__main__":

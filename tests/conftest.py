@@ -125,3 +125,11 @@ def _write_weights(folder: Path) -> None:
         value = rng.normal(float(path.endswith("scale")), 0.2, shapes[path].shape).astype(np.float32)
         tensors[f"roberta.{name}"] = np.ascontiguousarray(value.T if transposed else value)
     save_file(tensors, str(folder / "model.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Callable[[Sequence[str]], Path]) -> Path:
+    """The workdir of a tiny recipe with random students: grounded, and told captions, objects, Wikipedia texts."""
+    from tiny_recipe import finish, write_grounded_world
+
+    return finish(write_grounded_world(tmp_path_factory.mktemp("world"), tiny_encoder), tmp_path_factory.mktemp("run"))

@@ -18,7 +18,8 @@ ROOMS = """
     corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping forward
     metering watching
     evaluate checkpoint progress loop detection candidates decoding recognition analysis
-    settings warmstart inputs phases stages ranking recipe gallery report command_line train predict profiling
+    settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling
+    torch_folders exported model_card export words experts sentences scanner drawing predict
     knowledge demo __main__
 """.split()
 TORCH = ("torch", "torchvision", "open_clip", "timm")

@@ -45,8 +45,8 @@ _EXPERT_FIELDS = (
 )  # fmt: skip
 """What is kept of a kind's provenance: neither paths nor what became of single images."""
 
-DESCRIPTION_TEXT = """Make a self-contained folder of a finished run: both stages' weights, tokenizer, limits, thresholds,
-config, scores, a model card and checksums. It loads without network, corpus or run, on a CPU or a GPU."""
+DESCRIPTION_TEXT = """Make a self-contained folder of a finished run: both stages' weights, tokenizer, limits,
+config, threshold, scores, a model card and checksums. It loads without network, corpus or run, on a CPU or a GPU."""
 
 EPILOG = """formats
   orbax        JAX's checkpoints, for scanner_jax

@@ -108,6 +108,4 @@ def _grounding(description: Mapping[str, Any]) -> str:
     if not description["grounded"]:
         return "It gives no boxes."
     threshold = description["box_threshold"]
-    return (
-        f"An entity has the box of one of the image's detected objects, if its overlap score is above {threshold:.3g}."
-    )
+    return f"An entity has the box of an object detected in the image, if its overlap score is above {threshold:.3g}."

@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "show": ("scanner_jax.knowledge.show", "what a store knows of one image or example"),
     "clip": ("scanner_jax.knowledge.vectors", "CLIP's vector of every box of the store"),
     "rank": ("scanner_jax.knowledge.ranking", "order images' objects by CLIP's similarity to a text"),
+    "serve": ("scanner_jax.knowledge.serve", "experts that stay loaded and answer in JSON lines, for predictions"),
     "gradcam": ("scanner_jax.knowledge.gradcam", "draw where in an image CLIP looks for a text"),
 }
 """Name -> the module whose `main(arguments)` returns the exit status, and what it is for."""

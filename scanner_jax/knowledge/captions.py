@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,15 +57,25 @@ class Captioner:
         with reading(model):
             processor = transformers.Blip2Processor.from_pretrained(model.folder, local_files_only=True)
         self._model = load(transformers.Blip2ForConditionalGeneration, model, device=device, precision=precision)
-        config = self._model.config
-        if config.image_token_id is None:
+        if self._model.config.image_token_id is None:
             raise ModelError(f"--model {model.folder}: its config.json has no image_token_index; take a newer revision")
         self._image_processor, self._tokenizer = processor.image_processor, processor.tokenizer
-        tokens = [config.image_token_id] * config.num_query_tokens + self._tokenizer(prompt)["input_ids"]
-        self._tokens = torch.tensor([tokens], device=device)
         self._device, self._dtype = device, PRECISIONS[precision]
+        self._batch_size = batch_size
+        self._write_so(prompt, max_new_tokens, beams)
+
+    def writing(self, *, prompt: str, max_new_tokens: int, beams: int) -> Captioner:
+        """The same model, which writes otherwise."""
+        other = copy.copy(self)
+        other._write_so(prompt, max_new_tokens, beams)
+        return other
+
+    def _write_so(self, prompt: str, max_new_tokens: int, beams: int) -> None:
+        config = self._model.config
+        tokens = [config.image_token_id] * config.num_query_tokens + self._tokenizer(prompt)["input_ids"]
+        self._tokens = torch.tensor([tokens], device=self._device)
         self._generation = {"max_new_tokens": max_new_tokens, "num_beams": beams, "do_sample": False}
-        self._runner = BatchRunner(self._generate, batch_size)
+        self._runner = BatchRunner(self._generate, self._batch_size)
 
     def pixels(self, image: Image.Image) -> Pixels:
         """An image as the model's input; threads may call it."""

@@ -14,6 +14,7 @@ from scanner_jax.knowledge.command import expert_parser, in_words, run_job
 from scanner_jax.knowledge.extraction import Job
 from scanner_jax.store.layout import Value, box_digest
 from scanner_jax.store.reader import Store
+from scanner_jax.types import Box
 
 BEAMS = 1
 """An image has tens of regions: beam search would take several times as long, for texts of a few words."""
@@ -23,11 +24,23 @@ AHEAD = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Regions:
+class Regions:
     """An image's regions as the model's inputs, None for one of less than a pixel; `digest` is of all its boxes."""
 
     inputs: tuple[Pixels | None, ...]
     digest: str
+
+
+def prepare_regions(captioner: Captioner, image: Image.Image, boxes: Sequence[Box]) -> tuple[Pixels | None, ...]:
+    """An image's regions as the model's inputs, None for one of less than a pixel."""
+    cut = (crop(image, box) for box in boxes)
+    return tuple(None if region is None else captioner.pixels(region) for region in cut)
+
+
+def describe_regions(captioner: Captioner, prepared: Sequence[Sequence[Pixels | None]]) -> list[list[str]]:
+    """A caption for each region of each image, empty where it is less than a pixel; all of them go together."""
+    texts = iter(captioner.describe([pixels for inputs in prepared for pixels in inputs if pixels is not None]))
+    return [["" if pixels is None else next(texts) for pixels in inputs] for inputs in prepared]
 
 
 class RegionExpert:
@@ -39,24 +52,18 @@ class RegionExpert:
         self._store = store
         self._lock = threading.Lock()  # nothing says that the store's files may be read by several threads
 
-    def prepare(self, key: str, image: Image.Image) -> _Regions:
+    def prepare(self, key: str, image: Image.Image) -> Regions:
         with self._lock:
             boxes = self._store.boxes(key)
-        cut = (crop(image, box) for box in boxes)
-        inputs = tuple(None if region is None else self._captioner.pixels(region) for region in cut)
-        return _Regions(inputs, box_digest(boxes))
+        return Regions(prepare_regions(self._captioner, image, boxes), box_digest(boxes))
 
-    def units(self, prepared: _Regions) -> int:
+    def units(self, prepared: Regions) -> int:
         return len(prepared.inputs)
 
-    def describe(self, prepared: Sequence[_Regions]) -> list[Value]:
-        """A caption for each region, empty where it is less than a pixel; regions of several images go together."""
-        wanted = [pixels for item in prepared for pixels in item.inputs if pixels is not None]
-        texts = iter(self._captioner.describe(wanted))
-        return [
-            {"captions": ["" if pixels is None else next(texts) for pixels in item.inputs], "boxes": item.digest}
-            for item in prepared
-        ]
+    def describe(self, prepared: Sequence[Regions]) -> list[Value]:
+        """The captions of each image's regions; those of several images go together."""
+        texts = describe_regions(self._captioner, [item.inputs for item in prepared])
+        return [{"captions": own, "boxes": item.digest} for own, item in zip(texts, prepared, strict=True)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,8 @@ train configs/demo.py runs/demo
 heading "4/5 The recognizer again, without knowledge"
 train configs/demo.py:without-knowledge runs/demo-without-knowledge
 
+"$python" -m scanner_jax.gallery runs/demo --without knowledge=runs/demo-without-knowledge
+
 heading "5/5 What knowledge is worth, and which entities were found in the pictures"
 "$python" -m scanner_jax.demo compare runs/demo runs/demo-without-knowledge
 cat <<'END'
@@ -44,6 +46,7 @@ type the sentence mostly leaves open. "gmner" are entities with the right type a
 does not show them; "no boxes" is what it would be without any box; "mner" is the type alone, "eeg" the box alone. Look
 next at
 
+  runs/demo/report/gallery.html          for a browser: every tweet with its picture and boxes, right and wrong
   runs/demo/report/metrics.txt           all scores, by type and by what was seen
   runs/demo/report/predictions.jsonl     what was found in the test split
   prepared/demo/tweets/                  the tweets, and their pictures in images/

@@ -8,6 +8,7 @@ COMMANDS = {
     "train": "train and score the paper's recipe: --config=configs/mner15.py",
     "export": "make a folder of a finished run that predicts anywhere",
     "evaluate": "score any system's predictions against a corpus",
+    "gallery": "make the page of a run's predictions, with images, boxes and what prompts were told",
     "corpora": "check a corpus: counts, variant, fingerprint, or everything that is wrong with it",
     "store": "import knowledge (captions, notes, objects) and check it for leaked labels",
     "knowledge": "make knowledge: the index of Wikipedia's texts",

@@ -215,6 +215,8 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
         problems += _corpus_problems(config, corpus)
     if not config.train_on or not set(config.train_on) <= {"train", "dev"}:
         problems.append(f'train_on={config.train_on}: expected ("train",) or ("train", "dev")')
+    if config.images is not None and not Path(config.images).is_dir():
+        problems.append(f"images={config.images}: no such folder; None takes images/ in the corpus, if it is there")
     _attempt(problems, "execution", lambda: execution(config))
     if problem := lookup_problem(config.knowledge.wikipedia_lookups):
         problems.append(f"knowledge.wikipedia_lookups={tuple(config.knowledge.wikipedia_lookups)}: {problem}")

@@ -11,6 +11,7 @@ this run has nothing to put into is removed.
 | `errors.jsonl`, `errors.txt` | every error on test, frequent confusions first; how many of each |
 | `suspect_labels.jsonl` | of each teacher, the `SUSPECTS` training labels that it trusts least, lowest alpha first |
 | `prompts.jsonl` | what each test candidate's prompt was told, what was cut, each class's probability |
+| `gallery.html` | all of that on a page, with the images |
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from typing import Any
 
 from scanner_jax import phases
 from scanner_jax.analysis import errors_of, errors_table, judged_candidates, judged_words, lowest_alpha
+from scanner_jax.corpora import own_images
 from scanner_jax.files import read_arrays, read_json_lines, write_json, write_json_lines, write_text
+from scanner_jax.gallery import GalleryError, read_report, write_gallery
+from scanner_jax.images import ImagesError, find_images
 from scanner_jax.metrics import metrics_table
 from scanner_jax.predictions import conll_lines
 from scanner_jax.recipe import recipe_steps
@@ -60,6 +64,7 @@ def write_report(folder: Path, run: Run, metrics: Mapping[str, Any]) -> str:
     _write_errors(folder, run, recognizer)
     _write(folder / "suspect_labels.jsonl", _suspect_labels(run, done))
     _write(folder / "prompts.jsonl", _prompts(recognizer))
+    _write_gallery(folder, run, metrics)
     write_json(folder / "metrics.json", metrics)
     return table
 
@@ -125,3 +130,32 @@ def _prompts(recognizer: Path | None) -> Records | None:
         return read_json_lines(path)
     logger.info("report: no prompts.jsonl: an older version trained this recognizer and did not keep its prompts")
     return None
+
+
+def _write_gallery(folder: Path, run: Run, metrics: Mapping[str, Any]) -> None:
+    """Write the page of test's tweets, of the files that the report has of them."""
+    path = folder / "gallery.html"
+    if not metrics["recognizer"]:
+        path.unlink(missing_ok=True)
+        return
+    inputs = run.inputs
+    try:
+        reported = read_report(folder, inputs.test, box_threshold=metrics["recognizer"].get("box_threshold"))
+    except GalleryError as error:  # prompts that an older version kept
+        logger.warning("report: no gallery.html: %s", error)
+        path.unlink(missing_ok=True)
+        return
+    scored = "test" in inputs.scored
+    write_gallery(path, inputs.test, reported, corpus=inputs.corpus.name, scored=scored, images=_images(run))
+
+
+def _images(run: Run) -> Mapping[str, Path] | None:
+    """The corpus's images, as far as there are any to find: what is wrong with them is no reason to lose a report."""
+    folder = run.config.images or own_images(run.config.corpus)
+    if folder is None:
+        return None
+    try:
+        return find_images(Path(folder))
+    except (ImagesError, OSError) as error:
+        logger.warning("report: gallery.html has no images: %s", error)
+        return None

@@ -19,6 +19,8 @@ def paper_settings() -> ConfigDict:
     return ConfigDict(
         {
             "corpus": config_dict.placeholder(str),  # folder of the corpus
+            # Folder of the corpus's images, for the report's gallery alone; none: images/ in the corpus, if there.
+            "images": config_dict.placeholder(str),
             "types": (),  # the entity types it may have, so that a misspelt one is refused; empty: any
             "encoder": "xlm-roberta-large",  # a folder, or a name on the Hugging Face hub
             "start_from": config_dict.placeholder(str),  # workdir of a run whose trained encoders to start from

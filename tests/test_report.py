@@ -12,17 +12,19 @@ import pytest
 from ml_collections import ConfigDict
 
 from scanner_jax import phases
+from scanner_jax.analysis import prompt_record
 from scanner_jax.corpora import read_corpus
 from scanner_jax.files import read_json_lines, write_arrays, write_json_lines
 from scanner_jax.inputs import Inputs, PretrainedEncoder
 from scanner_jax.metrics import metrics_table
 from scanner_jax.predictions import Predicted, prediction_record
+from scanner_jax.prompts import Cut, Prompt
 from scanner_jax.recipe import metrics_of, recipe_steps
 from scanner_jax.report import write_report
 from scanner_jax.retrieval import KnowledgeSources
 from scanner_jax.settings import paper_settings
 from scanner_jax.stages import Run
-from scanner_jax.types import Entity
+from scanner_jax.types import Entity, Example, Knowledge, Span
 
 TWEETS = {
     "train": "IMGID:1\nMira\tB-PER\nvisits\tO\nTamsin\tB-LOC\n\nIMGID:2\nnothing\tO\n",
@@ -31,10 +33,20 @@ TWEETS = {
 }
 ALL = {
     *("metrics.json", "metrics.txt", "predictions.jsonl", "predictions-dev.jsonl", "predictions.conll"),
-    *("errors.jsonl", "errors.txt", "suspect_labels.jsonl", "prompts.jsonl"),
+    *("errors.jsonl", "errors.txt", "suspect_labels.jsonl", "prompts.jsonl", "gallery.html"),
 }
 PREDICTED = {"3": [], "4": [Entity(0, 1, "PER")], "5": [Entity(0, 1, "LOC")]}
-PROMPTS = [{"id": "4", "start": 0, "end": 1, "caption": "a photo"}]
+PROMPTS = [
+    prompt_record(
+        Example("4", ("Mira", "Okafor", "in")),
+        Span(0, 1),
+        knowledge=Knowledge(caption="a photo"),
+        prompt=Prompt((), 0, (), Cut()),
+        max_objects=0,
+        classes=("non-entity", "PER"),
+        probabilities=(0.25, 0.75),
+    )
+]
 
 
 def make_run(folder: Path, *, test: str = TWEETS["test"], seed: int = 1, tyt: bool = True) -> Run:
@@ -44,6 +56,7 @@ def make_run(folder: Path, *, test: str = TWEETS["test"], seed: int = 1, tyt: bo
         (corpus_folder / f"{name}.txt").write_text(text)
     corpus = read_corpus(corpus_folder)
     config: ConfigDict = paper_settings()
+    config.corpus = str(corpus_folder)
     config.seed = seed
     config.tyt.update(detector=tyt, recognizer=tyt)
     encoder = PretrainedEncoder(folder=folder, fingerprint="encoder", config=None, tokenizer=None)  # type: ignore[arg-type]
@@ -114,6 +127,8 @@ def test_every_file(tmp_path: Path) -> None:
     assert [record["id"] for record in read_json_lines(folder / "predictions.jsonl")] == ["4", "5"]
     assert [record["id"] for record in read_json_lines(folder / "predictions-dev.jsonl")] == ["3"]
     assert read_json_lines(folder / "prompts.jsonl") == PROMPTS
+    page = (folder / "gallery.html").read_text()
+    assert "Mira Okafor" in page and "a photo" in page and "boundary <b>1</b>" in page
 
 
 def test_suspect_labels_of_both_teachers_lowest_alpha_first(tmp_path: Path) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scanner_jax.grounding import is_region, region_of
 from scanner_jax.types import Entity, Example
 
+KINDS = ("missed", "spurious", "boundary", "type")
+"""What may be wrong with spans and types."""
+
+BOX_KINDS = ("box missing", "box spurious", "box wrong")
+"""What may be wrong with the region of an entity whose span is right."""
+
 Pair = tuple[Entity | None, Entity | None]
-"""A gold entity and what was predicted in its place."""
+"""A gold entity and what was predicted in its place; one of the two may be missing."""
 
 
 def errors_of(examples: Sequence[Example], predicted: Sequence[Sequence[Entity]]) -> list[dict[str, Any]]:
@@ -30,14 +37,15 @@ def errors_of(examples: Sequence[Example], predicted: Sequence[Sequence[Entity]]
     """
     errors = [
         {
-            "kind": _kind(gold, guess),
+            "kind": kind,
             "id": example.id,
             "gold": _described(example, gold),
             "predicted": _described(example, guess),
             "sentence": example.text,
         }
         for example, entities in zip(examples, predicted, strict=True)
-        for gold, guess in sorted(_wrong_pairs(example.entities, entities), key=_place)
+        for gold, guess in pairs_of(example.entities, entities)
+        if (kind := error_kind(gold, guess))
     ]
     frequency = Counter(map(_confusion, errors))
     return sorted(errors, key=lambda error: (-frequency[_confusion(error)], _confusion(error)))
@@ -48,21 +56,22 @@ def errors_table(errors: Sequence[Mapping[str, Any]]) -> str:
     kinds = Counter(error["kind"] for error in errors)
     confusions = Counter(map(_confusion, errors))
     lines = [f"{len(errors):>7,}  errors"]
-    lines += [f"{kinds[kind]:>7,}  {kind}" for kind in ("missed", "spurious", "boundary", "type")]
+    lines += [f"{kinds[kind]:>7,}  {kind}" for kind in KINDS]
     lines += ["", f"{'count':>7}  {'kind':<9} gold -> predicted"]
     for (kind, gold, guess), count in sorted(confusions.items(), key=lambda item: (-item[1], item[0])):
         lines.append(f"{count:>7,}  {kind:<9} {gold or 'nothing'} -> {guess or 'nothing'}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _wrong_pairs(gold: Sequence[Entity], predicted: Sequence[Entity]) -> Iterator[Pair]:
-    """Pair a sentence's gold and predicted entities, leaving out what is right."""
+def pairs_of(gold: Sequence[Entity], predicted: Sequence[Entity]) -> list[Pair]:
+    """Pair a sentence's gold and predicted entities as `errors_of` does, right ones too; each stands in one pair.
+
+    Returns:
+        The pairs in the sentence's order.
+    """
     wanted = {entity.span: entity for entity in gold}
     found = {entity.span: entity for entity in predicted}
-    for span in wanted.keys() & found.keys():
-        pair = wanted.pop(span), found.pop(span)
-        if pair[0].type != pair[1].type:
-            yield pair
+    pairs: list[Pair] = [(wanted.pop(span), found.pop(span)) for span in wanted.keys() & found.keys()]
     overlaps = sorted(
         (-_common(first, second), first.span, second.span)
         for first in wanted.values()
@@ -71,20 +80,33 @@ def _wrong_pairs(gold: Sequence[Entity], predicted: Sequence[Entity]) -> Iterato
     )
     for _, first, second in overlaps:
         if first in wanted and second in found:
-            yield wanted.pop(first), found.pop(second)
-    yield from ((entity, None) for entity in wanted.values())
-    yield from ((None, entity) for entity in found.values())
+            pairs.append((wanted.pop(first), found.pop(second)))
+    pairs += [(entity, None) for entity in wanted.values()]
+    pairs += [(None, entity) for entity in found.values()]
+    return sorted(pairs, key=_place)
+
+
+def error_kind(gold: Entity | None, guess: Entity | None) -> str | None:
+    """Which of `KINDS` a pair is; None where span and type are right."""
+    if gold is None or guess is None:
+        return "spurious" if gold is None else "missed"
+    if gold.span != guess.span:
+        return "boundary"
+    return None if gold.type == guess.type else "type"
+
+
+def box_error(gold: Entity | None, guess: Entity | None) -> str | None:
+    """Which of `BOX_KINDS` a pair is; None where the region is right, or the span is not, so that there is none."""
+    if gold is None or guess is None or gold.span != guess.span or is_region(region_of(guess), gold.boxes):
+        return None
+    if not guess.boxes:
+        return "box missing"
+    return "box wrong" if gold.boxes else "box spurious"
 
 
 def _common(first: Entity, second: Entity) -> int:
     """How many words two spans share; 0 or less where none."""
     return min(first.end, second.end) - max(first.start, second.start)
-
-
-def _kind(gold: Entity | None, guess: Entity | None) -> str:
-    if gold is None or guess is None:
-        return "spurious" if gold is None else "missed"
-    return "type" if gold.span == guess.span else "boundary"
 
 
 def _described(example: Example, entity: Entity | None) -> dict[str, Any] | None:

@@ -100,8 +100,8 @@ def _boxes(corpus: Corpus) -> list[str]:
 
 def _check_images(corpus: Corpus, options: argparse.Namespace) -> list[str]:
     """What the images say of the boxes, where there are both."""
-    folder = options.images or Path(options.folder) / images.FOLDER
-    if not corpus.annotations or (options.images is None and not folder.is_dir()):
+    folder = options.images or images.own_images(options.folder)
+    if not corpus.annotations or folder is None:
         return []
     found = images.check_images(corpus.annotations, folder)
     lines = [f"images:      {found.equal:,} of those in xml/ have the size stated there"]

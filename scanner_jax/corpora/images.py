@@ -13,6 +13,12 @@ FOLDER = "images"
 """Where a corpus may keep its images, below its own folder."""
 
 
+def own_images(corpus: str | Path) -> Path | None:
+    """The folder of images in a corpus's own folder, None where there is none."""
+    folder = Path(corpus) / FOLDER
+    return folder if folder.is_dir() else None
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageCheck:
     """How many images have the size that their XML file states, and which have not.

@@ -84,6 +84,27 @@ def test_coverage_goes_by_images_and_for_notes_by_examples(store: Path, corpus: 
     assert found["kinds"]["notes"]["lengths"]["words a note on a span"]["max"] == 2
 
 
+def test_gold_boxes_within_reach_of_an_object(store: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    box = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+    (corpus / "xml").mkdir()
+    for image, where in {"7": (1, 1, 2, 2), "8": (0, 0, 4, 4), "9": (0, 0, 4, 4), "11": (0, 0, 4, 4)}.items():
+        found = f"<annotation><object><name>Mira</name>{box.format(*where)}</object></annotation>"
+        (corpus / "xml" / f"{image}.xml").write_text(found)
+    objects = {"7": [CAR, DOG, CAR], "8": [], "9": [CAR], "11": [DOG]}
+    write_kind(store, "objects", [(image, objects_value(found)) for image, found in objects.items()], {})
+    reach = statistics(Store.open(store), read_corpus(corpus))["kinds"]["objects"]["reach"]
+    assert reach == {  # image 8 has no objects
+        "train": {"recall": 100.0, "support": 1, "covered": 1, "last_rank": 2},
+        "dev": {"recall": 100.0, "support": 1, "covered": 1, "last_rank": 1},
+        "test": {"recall": 0.0, "support": 1, "covered": 0, "last_rank": None},
+    }
+    assert main(["stats", str(store), "--corpus", str(corpus)]) == 0
+    printed = capsys.readouterr().out
+    said = "groundable entities with an object that is theirs"
+    assert f"  train, {said}: 1 of 1 (100.00 %), the first of them at rank 2 or before\n" in printed
+    assert f"  test, {said}: 0 of 1 (0.00 %)\n" in printed
+
+
 def test_a_corpus_without_images_and_a_kind_of_another_version(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from scanner_jax import phases
 from scanner_jax.analysis import prompt_record
@@ -201,3 +202,33 @@ def test_a_test_split_without_gold_is_predicted_only(tmp_path: Path) -> None:
     run = make_run(tmp_path, test="IMGID:4\nMira\nOkafor\n\nIMGID:5\nTamsin\n")
     finish(run)
     assert report(run, tmp_path / "report") == ALL - {"predictions.conll", "errors.jsonl", "errors.txt"}
+
+
+def test_the_gallery_shows_the_images_of_the_corpus(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path)
+    finish(run)
+    page = tmp_path / "report" / "gallery.html"
+    report(run, tmp_path / "report")
+    assert page.read_text().count("<image ") == 0
+    for folder in (Path(run.config.corpus) / "images", tmp_path / "pictures"):
+        folder.mkdir()
+        Image.new("RGB", (30, 20)).save(folder / "4.png")
+    report(run, tmp_path / "report")
+    assert page.read_text().count("<image ") == 1
+    run.config.images = str(tmp_path / "pictures")
+    Image.new("RGB", (30, 20)).save(tmp_path / "pictures" / "5.png")
+    report(run, tmp_path / "report")
+    assert page.read_text().count("<image ") == 2
+    (tmp_path / "pictures" / "4.jpg").touch()  # two images with one id
+    report(run, tmp_path / "report")
+    assert page.read_text().count("<image ") == 0 and "gallery.html has no images" in caplog.text
+
+
+def test_prompts_of_an_older_version_make_no_gallery(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROMPTS[0], "objects", [{"box": [0, 0, 1, 1]}])
+    run = make_run(tmp_path)
+    finish(run)
+    assert report(run, tmp_path / "report") == ALL - {"gallery.html"}
+    assert "no gallery.html" in caplog.text and "KeyError" in caplog.text

@@ -53,7 +53,11 @@ def _run(options: argparse.Namespace) -> str:
     corpus = read_corpus(folder)
     images = options.images or record["config"].get("images") or own_images(folder)
     run = _reported(options.workdir, corpus)
-    without = {label: _reported(other, corpus) for label, other in options.without}
+    without: dict[str, Reported] = {}
+    for label, other in options.without:
+        if label in without:
+            raise GalleryError(f"two runs are without {label}; give each a label of its own")
+        without[label] = _reported(other, corpus)
     path = options.out or options.workdir / "report" / "gallery.html"
     found = write_gallery(
         path,

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from scanner_jax.corpora import Corpus
+from scanner_jax.grounding import candidate_recall, is_region
 from scanner_jax.knowledge.shards import begun
 from scanner_jax.store import Store, box_digest
 from scanner_jax.store.layout import Value, damage_reported
+from scanner_jax.types import Box, Example
 
 LABEL_LIMIT = 100_000
 """Different labels that are told apart; a detector has thousands."""
@@ -61,6 +63,9 @@ def statistics(store: Store, corpus: Corpus | None = None) -> dict[str, Any]:
         JSON: the store's folder as `store`; shards that are not merged yet as `begun`; in `kinds`, per kind, its
         records, how many of them are empty, lengths, failures by reason with some of their places, and provenance;
         with a corpus also, per split, how many of its images (of `notes`: examples) have a record that is not empty.
+        Of `objects` also, where the corpus has boxes, per split the `reach`: of how many groundable entities whose
+        image has objects one of these is theirs (`grounding.candidate_recall`), and at which rank by the detector's
+        score the first such one stands, at most.
         Records of `regions` and `clip` whose boxes `objects` no longer has are counted as `other_boxes`; of `objects`
         there are the common labels.
 
@@ -103,6 +108,8 @@ def _kind(store: Store, kind: str, corpus: Corpus | None) -> dict[str, Any]:
         told["other_boxes"] = found.other_boxes
     if corpus is not None:
         told["coverage"] = _coverage(set(keys) - found.empty, corpus, by_example=kind in OF_EXAMPLES)
+        if kind == "objects" and corpus.has_boxes:
+            told["reach"] = {split: _reach(store, examples) for split, examples in corpus.splits.items()}
     return told
 
 
@@ -180,3 +187,22 @@ def _coverage(known: set[str], corpus: Corpus, *, by_example: bool) -> dict[str,
         percent = round(100 * have / len(wanted), 2) if wanted else None
         told[split] = {"of": len(wanted), "have": have, "percent": percent}
     return told
+
+
+def _reach(store: Store, examples: Sequence[Example]) -> dict[str, Any]:
+    """How well objects cover a split's gold boxes: no choice among them can find more."""
+    pairs = [
+        (entity.boxes, store.boxes(example.image_id))
+        for example in examples
+        if example.image_id
+        for entity in example.entities
+        if entity.boxes
+    ]
+    pairs = [(gold, found) for gold, found in pairs if found]
+    ranks = [rank for gold, found in pairs if (rank := _rank(gold, found))]
+    return {**candidate_recall(pairs), "covered": len(ranks), "last_rank": max(ranks, default=None)}
+
+
+def _rank(gold: Sequence[Box], found: Sequence[Box]) -> int | None:
+    """The place, from 1, of the first box that is an entity's."""
+    return next((rank for rank, box in enumerate(found, start=1) if is_region(box, gold)), None)

@@ -19,7 +19,7 @@ PROGRAM = "python -m scanner_jax.knowledge stats"
 
 DESCRIPTION = """What a knowledge store holds, per kind: records, lengths (words are what blanks separate), what failed
 or was skipped and why, and where it came from. With --corpus also for how many of its images (of notes: its examples)
-there is something, per split."""
+there is something, per split, and how many gold boxes an object covers."""
 
 EPILOG = f"""examples:
   {PROGRAM} prepared/knowledge/twitter2015 --corpus data/twitter2015
@@ -73,6 +73,11 @@ def _kind_lines(kind: str, told: Mapping[str, Any]) -> Iterator[str]:
     for split, share in told.get("coverage", {}).items():
         percent = "" if share["percent"] is None else f" ({share['percent']:.2f} %)"
         yield f"  {split}: {share['have']:,} of {share['of']:,} {unit}{percent}"
+    for split, reach in told.get("reach", {}).items():
+        if reach["support"]:
+            share = f"{reach['covered']:,} of {reach['support']:,} ({reach['recall']:.2f} %)"
+            rank = f", the first of them at rank {reach['last_rank']} or before" if reach["covered"] else ""
+            yield f"  {split}, groundable entities with an object that is theirs: {share}{rank}"
     if told.get("other_boxes"):
         yield f"  of other boxes than objects has, so of no use: {told['other_boxes']:,}"
     for of, length in told["lengths"].items():

@@ -130,10 +130,10 @@ def check_torchvision() -> None:
         importlib.import_module("torchvision")
     except (ImportError, RuntimeError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{_torchvision_advice(torch.__version__)} ({reason})") from error
+        raise ModelError(f"{torchvision_advice(torch.__version__)} ({reason})") from error
 
 
-def _torchvision_advice(torch_version: str) -> str:
+def torchvision_advice(torch_version: str) -> str:
     """What to install where torchvision does not fit, such as a CUDA build beside torch's CPU build."""
     release, _, build = torch_version.partition("+")
     major, minor = release.split(".")[:2]

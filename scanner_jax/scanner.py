@@ -18,11 +18,11 @@ from scanner_jax.detection import spans_of, tag
 from scanner_jax.experts import Experts
 from scanner_jax.exported import Exported, open_exported
 from scanner_jax.gathering import Gatherer, Told
+from scanner_jax.images import without_extension
 from scanner_jax.predictions import Predicted
 from scanner_jax.prompts import PromptError
 from scanner_jax.recognition import judge, predicted_entities, write_prompts
 from scanner_jax.store import Store
-from scanner_jax.store.sources import without_extension
 from scanner_jax.types import Box, Example, Knowledge, Span
 from scanner_jax.wikipedia import WikipediaIndex
 from scanner_jax.words import Words, given_words, split_words

@@ -1,22 +1,21 @@
 """VinVL's detector against the arrays that VinVL's own code gave on the same pictures with the same weights.
 
 C is a picture at 150 x 200 and A one at full size; B is made by a formula. Arrays and pictures are not the project's:
-where they are missing these tests are skipped. The tolerances are VinVL.md's suggestion of 1e-4 for maps and scores and
-1e-2 pixels for boxes, and tighter wherever another number of threads allows it.
+where they are missing these tests are skipped. Tolerances: 1e-4 for maps and scores, 1e-3 for logits,
+1e-2 pixels for boxes; another number of threads alone moves them by a tenth of that.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from vinvl_case import ARRAYS, MISSING, PHOTOS, formula_network, golden, made_image, prepared, worst
 
-import torch
 from scanner_jax.knowledge.vinvl import boxes as vinvl_boxes
 from scanner_jax.knowledge.vinvl.boxes import CLASS_WEIGHTS, best_per_proposal, decode, propose
 from scanner_jax.knowledge.vinvl.detector import Detections, Detector, Options, Regions, crops
@@ -50,7 +49,7 @@ class Case:
     def maps(self) -> torch.Tensor:
         """The backbone, a stage at a time; returns the C4 map."""
         seen: dict[str, torch.Tensor] = {}
-        body = self.detector.network.backbone["body"]
+        body = self.detector.network.body
         layers = ("stem", "layer1", "layer2", "layer3")
         hooks = [keep_output(getattr(body, name), name, seen) for name in layers]
         c4, extent = self.detector.features([self.image])
@@ -72,7 +71,7 @@ class Case:
     @torch.inference_mode()
     def proposals(self, c4: torch.Tensor) -> torch.Tensor:
         """The proposals; returned in the reference's order, of which equal scores may differ."""
-        logits, deltas = self.detector.network.rpn["head"](c4)
+        logits, deltas = self.detector.network.proposal_head(c4)
         self.close("rpn_objectness", logits, LOGIT)
         self.close("rpn_deltas_s4", deltas[:, :, ::4, ::4], LOGIT)
         boxes, scores = propose(logits[0], deltas[0], self.detector.network.anchors, self.image.size)
@@ -89,7 +88,7 @@ class Case:
         cut = crops(c4[0], boxes)
         self.close("roialign_first4_ch", cut[:4, :: 32 if self.name == "C" else 128], MAP)
         self.close("roialign_mean", cut.mean((1, 2, 3)), MAP)
-        layer4 = self.detector.network.roi_heads["box"]["feature_extractor"]["head"].layer4
+        layer4 = self.detector.network.region_head.layer4
         self.close("layer4_first4_ch", layer4(cut[:4])[:, ::64], 2 * MAP)
         regions = self.detector.classify(c4[0], boxes)
         self.close("pooled_first20", regions.features[:20], MAP)
@@ -181,54 +180,43 @@ def test_preprocessing_of_the_full_pictures(name: str) -> None:
 @needs_arrays
 def test_weights_are_the_formulas() -> None:
     """Names, shapes and sums of all 841."""
-    from vinvl_formula import formula_state
-
-    state, known = formula_state(ARRAYS), golden()
+    state, known = formula_network().state_dict(), golden()
     keys = known["wcheck/keys"].tolist()
-    assert sorted(state) == sorted(keys)
+    copied = {key.replace("roi_heads.box", "attribute"): key for key in state if ".feature_extractor." in key}
+    assert sorted([*state, *copied]) == sorted(keys) and len(keys) == 841
     for key, total, absolute, first in zip(
         keys, known["wcheck/sum"], known["wcheck/abssum"], known["wcheck/first"], strict=True
     ):
-        values = state[key].numpy().astype(np.float64)
+        values = state[copied.get(key, key)].numpy().astype(np.float64)
         assert values.flat[0] == first, key
         np.testing.assert_allclose([values.sum(), np.abs(values).sum()], [total, absolute], rtol=1e-9, atol=1e-9)
 
 
-def few(detector: Detector, images: list[Prepared]) -> list[Detections]:
-    return detector(images)
-
-
 def test_a_batch_of_unlike_sizes_gives_what_single_images_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vinvl_boxes, "PROPOSALS", 6)
+    monkeypatch.setattr(vinvl_boxes, "PROPOSALS", 4)
     rng = np.random.default_rng(1)
-    sizes = [(70, 97), (96, 64), (33, 50), (70, 97)]  # sides that halve unevenly
+    sizes = [(52, 65), (64, 48), (33, 50)]  # sides that halve unevenly
     images = [Prepared(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (size[1], size[0])) for size in sizes]
-    detector = Detector(formula_network(), options=Options(fewest=4))
+    detector = Detector(formula_network(), options=Options(fewest=3))
     together = detector(images)
     for image, found in zip(images, together, strict=True):
         (alone,) = detector([image])
-        assert len(alone.scores) >= 4
+        assert len(alone.scores) >= 3
         np.testing.assert_array_equal(found.labels, alone.labels)
         for name, tolerance in (("boxes", 1e-3), ("scores", 1e-5), ("features", 1e-4), ("attribute_scores", 1e-5)):
             assert worst(getattr(found, name), getattr(alone, name)) < tolerance, name
 
 
+@pytest.mark.slow
 def test_low_precision_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions alone are computed in bf16: on a CPU, as no test has a GPU."""
     monkeypatch.setattr(vinvl_boxes, "PROPOSALS", 4)
-    network = formula_network()
     image = Prepared(np.random.default_rng(2).integers(0, 256, (48, 64, 3), dtype=np.uint8), (64, 48))
+    lower = Detector(copy.deepcopy(formula_network()), dtype=torch.bfloat16)
     with torch.inference_mode():
-        exact, _ = Detector(network).features([image])
-        lower = Detector(clone(network), dtype=torch.bfloat16)
+        exact, _ = Detector(formula_network()).features([image])
         rough, _ = lower.features([image])
     assert rough.dtype == torch.bfloat16 and exact.dtype == torch.float32
     assert float((rough.float() - exact).norm() / exact.norm()) < 0.05
     (found,) = lower([image])
     assert found.features.dtype == np.float32 and np.isfinite(found.features).all()
-
-
-def clone(network: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(network)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import torchvision_shim
-
-torchvision_shim.declare_operators()
-
 import math
 
 import numpy as np
@@ -13,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision_shim import declare_operators
 
 from scanner_jax.knowledge.vinvl.boxes import best_per_proposal, cell_anchors, clip, decode, grid_anchors
 from scanner_jax.knowledge.vinvl.preprocessing import prepare, resized
+
+declare_operators()
 
 ANCHORS = """
 -15 -4 30 19 | -38 -16 53 31 | -84 -40 99 55 | -176 -88 191 103 | -360 -184 375 199
@@ -53,6 +51,8 @@ def every_class(
     probabilities: Tensor, class_boxes: Tensor, threshold: float, fewest: int, most: int
 ) -> list[tuple[int, int, float]]:
     """NMS_FILTER 1 as it is defined: each class over all proposals, then the best that is left of each proposal."""
+    from torchvision.ops import nms
+
     left = torch.zeros_like(probabilities)
     for label in range(1, probabilities.shape[1]):
         kept = nms(class_boxes[:, label], probabilities[:, label], 0.3)

@@ -10,6 +10,7 @@ declared only. Where torchvision fits torch, its own are used. tests/test_torchv
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -36,8 +37,7 @@ def declare_operators() -> None:
             torch.library.define(f"torchvision::{operator}", schema)
         torch.library.impl("torchvision::nms", "CPU", nms)
         torch.library.impl("torchvision::roi_align", "CPU", roi_align)
-        import torchvision.ops
-
+        importlib.import_module("torchvision")
         for module in ("torchvision.extension", "torchvision.ops.roi_align"):
             sys.modules[module]._has_ops = lambda: True  # type: ignore[attr-defined]
 
@@ -64,17 +64,23 @@ def nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
 
 
 def roi_align(
-    input: Any, rois: Any, spatial_scale: float, pooled_height: int, pooled_width: int, sampling_ratio: int, aligned: bool
+    input: Any,
+    rois: Any,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool,
 ) -> Any:
     """Crops of a map. Rows and columns are averaged apart: bilinear weights are products of theirs."""
     import torch
 
     found = input.new_zeros(len(rois), input.shape[1], pooled_height, pooled_width)
-    for place, (image, *corners) in enumerate(rois.tolist()):
+    for place, image in enumerate(rois[:, 0].int().tolist()):
         x1, y1, x2, y2 = (rois[place, 1:] * spatial_scale - 0.5 * aligned).tolist()
         sides = (y1, y2, pooled_height, input.shape[2]), (x1, x2, pooled_width, input.shape[3])
         rows, columns = (torch.from_numpy(bin_weights(*side, sampling_ratio, aligned)) for side in sides)
-        held = input[int(image)]
+        held = input[image]
         top, bottom, left, right = *_support(rows), *_support(columns)
         part = held[:, top:bottom, left:right] @ columns[:, left:right].T
         found[place] = torch.einsum("ph,chq->cpq", rows[:, top:bottom], part)

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchvision_shim import declare_operators
-
-declare_operators()
-
 import torch
+from torchvision_shim import declare_operators
 from vinvl_formula import formula_state
 
-from scanner_jax.knowledge.images import read_image
+from scanner_jax.images import read_image
 from scanner_jax.knowledge.vinvl.network import Network
 from scanner_jax.knowledge.vinvl.preprocessing import Prepared, prepare
+
+declare_operators()  # the package imports torchvision where it calls it
 
 DATA = Path(__file__).parent.parent / "data" / "vinvl"
 ARRAYS = DATA / "vinvl_golden.npz"

@@ -12,6 +12,7 @@ SUBCOMMANDS = {
     "wikipedia": ("scanner_jax.wikipedia.command", "build the index of Wikipedia's texts, and look mentions up in it"),
     "captions": ("scanner_jax.knowledge.captions", "caption images with BLIP-2"),
     "objects": ("scanner_jax.knowledge.objects", "detect the objects in images"),
+    "vinvl": ("scanner_jax.knowledge.vinvl.command", "check VinVL's weights against published boxes; write its TSV"),
     "regions": ("scanner_jax.knowledge.regions", "caption the regions of a store's objects with BLIP-2"),
     "merge": ("scanner_jax.knowledge.merging", "make a kind of the store from the shards of several machines"),
     "stats": ("scanner_jax.knowledge.stats", "what a store holds: coverage, lengths, failures, provenance"),

@@ -1,15 +1,18 @@
-"""`python -m scanner_jax.knowledge objects IMAGES STORE`: the objects in every image, by a detector of transformers.
+"""`python -m scanner_jax.knowledge objects IMAGES STORE`: the objects in every image, by one of two detectors.
 
-The paper takes VinVL's, which detects objects with attributes; its weights belong to code of their own, and
-`python -m scanner_jax.store import vinvl` reads what it found. This is for images that nobody ran VinVL over.
+The paper takes VinVL's, which finds objects with attributes: `--detector vinvl` runs its published weights, and
+`python -m scanner_jax.store import vinvl` reads what somebody else's run found. Without the weights, any detector of
+transformers will do.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +34,7 @@ from scanner_jax.knowledge.loading import (
     reading,
 )
 from scanner_jax.store.layout import Value
+from scanner_jax.store.vinvl_rows import LABELS
 from scanner_jax.store.writer import objects_value
 from scanner_jax.types import Box, ImageObject
 
@@ -137,34 +141,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Detect; returns the exit status."""
     parser = expert_parser(
         "objects",
-        what="Detect the objects in every image, with a detector of transformers, and write them into the store.",
+        what="Detect the objects in every image, with a detector of transformers or VinVL's, and write them into the "
+        "store.",
         example="images/twitter2015 prepared/knowledge/twitter2015",
         model=MODEL,
         batch_size=8,
         precision=PRECISION,
     )
+    _add_vinvl(parser)
     options = parser.parse_args(arguments)
-
-    def command() -> int:
-        images = find_images(options.images)
-        model = find_model(options.model, options.revision)
-        device = choose_device(options.device)
-        precision = choose_precision(options.precision, device)
-        settings = {
-            "expert": "object detector",
-            "model": model.name,
-            "revision": model.revision,
-            "precision": precision,
-            "score": SCORE,
-            "fewest": FEWEST,
-            "most": MOST,
-        }
-        job = Job(
-            "objects",
-            settings,
-            images,
-            lambda: ObjectExpert(model, device=device, precision=precision, batch_size=options.batch_size),
+    vinvl = options.detector == "vinvl"
+    given = [name for name in _VINVL_ONLY if getattr(options, name) is not None]
+    if vinvl and (options.model != MODEL or options.revision is not None):
+        parser.error("--model and --revision are of a detector of transformers; VinVL's has --weights and --labels")
+    if vinvl and None in (options.weights, options.labels):
+        parser.error(
+            "--detector vinvl needs --weights vinvl_vg_x152c4.pth and --labels VG-SGG-dicts-vgoi6-clipped.json"
         )
-        return run_job(job, options)
+    if given and not vinvl:
+        parser.error(f"--{given[0]} is for --detector vinvl")
+    return in_words(lambda: run_job(_vinvl_job(options) if vinvl else _transformers_job(options), options))
 
-    return in_words(command)
+
+_VINVL_ONLY = ("weights", "labels", "label", "boxes", "features")
+
+
+def _add_vinvl(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("VinVL's detector, X152-C4 (docs/knowledge.md)")
+    group.add_argument(
+        "--detector", choices=("transformers", "vinvl"), default="transformers", help="which (%(default)s)"
+    )
+    group.add_argument("--weights", type=Path, metavar="FILE", help="its checkpoint, vinvl_vg_x152c4.pth")
+    group.add_argument("--labels", type=Path, metavar="FILE", help="its label map, VG-SGG-dicts-vgoi6-clipped.json")
+    group.add_argument(
+        "--label", choices=LABELS, help="attr_obj: attributes and class, as its demo writes (default); objects: class"
+    )
+    group.add_argument(
+        "--boxes",
+        choices=("classes", "proposals"),
+        help="classes: moved for their class, as its demo shows (default); proposals: as in its released features",
+    )
+    group.add_argument(
+        "--features", type=Path, metavar="FOLDER", help="write each image's boxes and 2,048-wide features as an npz too"
+    )
+
+
+def _vinvl_job(options: argparse.Namespace) -> Job:
+    from scanner_jax.knowledge.vinvl.expert import Recipe, vinvl_job
+
+    device = choose_device(options.device)
+    recipe = Recipe(
+        weights=options.weights,
+        labels=options.labels,
+        label=options.label or LABELS[0],
+        regression=options.boxes != "proposals",
+        features=options.features,
+        precision=choose_precision(options.precision, device),
+        device=device,
+        batch_size=options.batch_size,
+    )
+    return vinvl_job(find_images(options.images), recipe)
+
+
+def _transformers_job(options: argparse.Namespace) -> Job:
+    images = find_images(options.images)
+    model = find_model(options.model, options.revision)
+    device = choose_device(options.device)
+    precision = choose_precision(options.precision, device)
+    settings = {
+        "expert": "object detector",
+        "model": model.name,
+        "revision": model.revision,
+        "precision": precision,
+        "score": SCORE,
+        "fewest": FEWEST,
+        "most": MOST,
+    }
+    return Job(
+        "objects",
+        settings,
+        images,
+        lambda: ObjectExpert(model, device=device, precision=precision, batch_size=options.batch_size),
+    )

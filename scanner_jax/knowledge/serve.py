@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from scanner_jax.images import UnreadableImage, read_image
 from scanner_jax.knowledge.captions import BEAMS, MAX_NEW_TOKENS, Captioner, CaptionExpert
 from scanner_jax.knowledge.clip import Clip, load_clip
-from scanner_jax.knowledge.images import UnreadableImage, read_image
 from scanner_jax.knowledge.loading import ModelError, Pretrained, choose_device, choose_precision, find_model
 from scanner_jax.knowledge.objects import PRECISION, ObjectExpert
 from scanner_jax.knowledge.ranking import BATCH_SIZE, Query, Ranker, best_first, similarities

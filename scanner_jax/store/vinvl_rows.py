@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,13 @@ LONGEST_SIDE = 20_000
 """Pixels; a coordinate beyond it is none of an image's."""
 
 _SLACK = 1.0  # pixels that a box may reach beyond its image
+
+_LEAST_ATTRIBUTE, _LEAST_COMMON_ATTRIBUTE = 0.01, 0.1
+_COMMON_ATTRIBUTES = frozenset(
+    """white black blue green red brown yellow small large silver wooden wood orange gray grey metal pink tall long dark
+    purple""".split()
+)
+_SAME_ATTRIBUTE = {"blonde": "blond"}
 
 
 class Row(NamedTuple):
@@ -30,6 +39,16 @@ class Row(NamedTuple):
     width: float | None = None
     height: float | None = None
     without_attributes: bool = False
+
+
+def with_attributes(name: str, attributes: Sequence[str], scores: Sequence[float]) -> str:
+    """A class's name behind the attributes that VinVL's demo would show: the likely ones, the likeliest last."""
+    likely: defaultdict[str, float] = defaultdict(float)
+    for attribute, score in zip(attributes, scores, strict=True):
+        if score > (_LEAST_COMMON_ATTRIBUTE if attribute in _COMMON_ATTRIBUTES else _LEAST_ATTRIBUTE):
+            likely[_SAME_ATTRIBUTE.get(attribute, attribute)] += score
+    shown = ",".join(sorted(likely, key=lambda attribute: likely[attribute]))
+    return " ".join(filter(None, [shown, name]))
 
 
 def valid_objects(row: Row) -> tuple[tuple[ImageObject, ...], list[str]]:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scanner_jax.images import without_extension
-from scanner_jax.store.vinvl_rows import Row
+from scanner_jax.store.vinvl_rows import Row, with_attributes
 from scanner_jax.types import Box
 
 LINE_LIMIT = 64 * 2**20
 """Bytes of the longest line that is read; a hundred objects with their features need 1.2 million."""
 
 FORM = 'key<TAB>{"objects": [{"rect": [x1, y1, x2, y2], "class": "...", "conf": 0.5}, ...]}'
-
-_LEAST_ATTRIBUTE, _LEAST_COMMON_ATTRIBUTE = 0.01, 0.1
-_COMMON_ATTRIBUTES = frozenset(
-    """white black blue green red brown yellow small large silver wooden wood orange gray grey metal pink tall long dark
-    purple""".split()
-)
-_SAME_ATTRIBUTE = {"blonde": "blond"}
 
 
 def read_tsv(path: Path, label: str) -> Iterator[Row | str]:
@@ -78,7 +70,7 @@ def _object(item: Mapping[str, Any], number: int, label: str) -> tuple[Box, str,
     if not isinstance(name, str) or not isinstance(score, float):
         raise ValueError(f"object {number}: expected a text as class and a number as conf")
     if label == "attr_obj" and "attributes" in item:
-        name = " ".join(filter(None, [",".join(_shown(item, number)), name]))
+        name = with_attributes(name, *_attributes(item, number))
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -87,8 +79,8 @@ def _object(item: Mapping[str, Any], number: int, label: str) -> tuple[Box, str,
     return (x1, y1, x2, y2), name, score
 
 
-def _shown(item: Mapping[str, Any], number: int) -> list[str]:
-    """The attributes that VinVL's demo writes before the class: the likely ones, the likeliest last."""
+def _attributes(item: Mapping[str, Any], number: int) -> tuple[list[str], list[float]]:
+    """An object's attributes, and how likely each is."""
     names, scores = item["attributes"], item.get("attr_scores")
     if not (
         isinstance(names, list)
@@ -98,11 +90,7 @@ def _shown(item: Mapping[str, Any], number: int) -> list[str]:
         and all(isinstance(score, float) for score in scores)
     ):
         raise ValueError(f"object {number}: expected attributes and attr_scores, as many names as numbers")
-    likely: defaultdict[str, float] = defaultdict(float)
-    for name, score in zip(names, scores, strict=True):
-        if score > (_LEAST_COMMON_ATTRIBUTE if name in _COMMON_ATTRIBUTES else _LEAST_ATTRIBUTE):
-            likely[_SAME_ATTRIBUTE.get(name, name)] += score
-    return sorted(likely, key=lambda name: likely[name])
+    return names, scores
 
 
 def _line_count(path: Path) -> int:

@@ -109,7 +109,7 @@ class Detector:
             ModelError: values exceed the precision's range.
         """
         c4, extent = self.features(images)
-        logits, deltas = self.network.rpn["head"](extent.clear(c4))
+        logits, deltas = self.network.proposal_head(extent.clear(c4))
         found = []
         for place, (image, (height, width)) in enumerate(zip(images, extent.sizes, strict=True)):
             own = [maps[place, :, :height, :width] for maps in (c4, logits, deltas)]
@@ -124,13 +124,13 @@ class Detector:
         batch = torch.zeros(len(images), 3, height, width, device=self._device)
         for place, image in enumerate(images):
             batch[place, :, : image.size[0], : image.size[1]] = pixels_to_input(image.pixels, self._device)
-        maps: tuple[Tensor, Extent] = self.network.backbone["body"](batch.to(self._dtype), extent)
+        maps: tuple[Tensor, Extent] = self.network.body(batch.to(self._dtype), extent)
         return maps
 
     def classify(self, c4: Tensor, proposals: Tensor) -> Regions:
         """What the heads say of proposals (n, 4) on one image's map (1024, h, w)."""
         features = self.region_features(c4, proposals)
-        regions = Regions(features, *self.network.roi_heads["box"]["predictor"](features))
+        regions = Regions(features, *self.network.box_predictor(features))
         if not bool(regions.logits.isfinite().all()):
             raise ModelError("values exceed the range of this precision; take --precision bf16 or fp32")
         return regions
@@ -163,8 +163,9 @@ class Detector:
 
     def region_features(self, c4: Tensor, boxes: Tensor) -> Tensor:
         """The features (n, 2048) of boxes (n, 4) on one image's map (1024, h, w)."""
-        head = self.network.roi_heads["box"]["feature_extractor"]["head"]
-        features: Tensor = head(crops(c4, boxes).to(self._dtype)) if len(boxes) else c4.new_zeros(0, WIDTH).float()
+        if not len(boxes):
+            return c4.new_zeros(0, WIDTH).float()
+        features: Tensor = self.network.region_head(crops(c4, boxes).to(self._dtype))
         return features
 
     @staticmethod
@@ -175,7 +176,7 @@ class Detector:
 
     def _attributes(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The likeliest attributes of objects, (n, 16), and how likely they are, (n, 16)."""
-        likely = self.network.attribute["predictor"](features, labels).softmax(1)
+        likely = self.network.attribute_predictor(features, labels).softmax(1)
         likely[:, 0] = 0
         scores, attributes = likely.where(likely > LEAST_ATTRIBUTE, 0).topk(ATTRIBUTES_KEPT)
         return attributes, scores

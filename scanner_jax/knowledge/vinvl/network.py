@@ -7,6 +7,7 @@ classes, h and w of the feature map, a anchors of a cell.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -211,9 +212,34 @@ class Network(nn.Module):
         self.attribute = _group(predictor=AttributePredictor())
 
     @property
+    def body(self) -> Body:
+        """Pixels to the C4 map."""
+        return cast(Body, self.get_submodule("backbone.body"))
+
+    @property
     def anchors(self) -> Tensor:
         """The 15 anchors of the cell at the origin, (15, 4)."""
         return self.get_buffer("rpn.anchor_generator.cell_anchors.0")
+
+    @property
+    def proposal_head(self) -> ProposalHead:
+        """The C4 map to what is said of anchors."""
+        return cast(ProposalHead, self.get_submodule("rpn.head"))
+
+    @property
+    def region_head(self) -> RegionHead:
+        """Crops to features."""
+        return cast(RegionHead, self.get_submodule("roi_heads.box.feature_extractor.head"))
+
+    @property
+    def box_predictor(self) -> BoxPredictor:
+        """Features to classes and boxes."""
+        return cast(BoxPredictor, self.get_submodule("roi_heads.box.predictor"))
+
+    @property
+    def attribute_predictor(self) -> AttributePredictor:
+        """Features and labels to attributes."""
+        return cast(AttributePredictor, self.get_submodule("attribute.predictor"))
 
     def lower(self, dtype: torch.dtype) -> Network:
         """Compute convolutions in another precision; statistics, anchors and the last linear layers stay in float32."""

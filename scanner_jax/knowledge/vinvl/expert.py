@@ -60,7 +60,7 @@ class VinvlExpert:
         return 1
 
     def describe(self, prepared: Sequence[_Named]) -> list[Value]:
-        """The objects of each image; what our importers drop of VinVL's files, such as boxes without area, is left out."""
+        """The objects of each image, without what our importers drop of VinVL's files, such as boxes without area."""
         return self._runner(prepared)
 
     def _detect(self, batch: Sequence[_Named]) -> list[Value]:

@@ -71,8 +71,8 @@ def write_tsv(folder: Path, target: Path) -> int:
     """Write all npz files of a folder as one TSV, with `TARGET.lineidx` (each line's first byte) beside it.
 
     A line is `key<TAB>{"objects": [...], "relations": null}`; an object has `rect`, `bbox_id`, `class`, `conf`, its
-    `feature` (base64 of float32) and, where the npz has them, `attributes` and `attr_scores`. Images are in the order of
-    their ids; one is held in memory.
+    `feature` (base64 of float32) and, where the npz has them, `attributes` and `attr_scores`. Images are in the order
+    of their ids; one is held in memory.
 
     Returns:
         How many images.

@@ -171,3 +171,9 @@ def test_awp_over_embeddings_is_refused_with_the_vocabulary_in_use(world, tmp_pa
         open_inputs(config, prepared=tmp_path / "prepared")
     config = changed(world, Path(world.corpus), execution__used_vocabulary=False, **both)
     open_inputs(config, prepared=tmp_path / "prepared")
+
+
+def test_a_folder_of_images_that_is_none_is_refused(world, tmp_path):
+    config = changed(world, Path(world.corpus), images=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="images=.*nowhere: no such folder; None takes images/ in the corpus"):
+        open_inputs(config, prepared=tmp_path / "prepared")

@@ -60,7 +60,7 @@ class VinvlExpert:
         return 1
 
     def describe(self, prepared: Sequence[_Named]) -> list[Value]:
-        """The objects of each image, without what our importers drop of VinVL's files, such as boxes without area."""
+        """The objects of each image, less those that our importers drop, such as boxes without area."""
         return self._runner(prepared)
 
     def _detect(self, batch: Sequence[_Named]) -> list[Value]:

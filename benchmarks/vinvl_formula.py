@@ -2,7 +2,7 @@
 
     python benchmarks/vinvl_formula.py FILE.pth [--biases vinvl_golden.npz]
 
-writes 709 MB as the published checkpoint holds them, under "model". What such a detector says means nothing; but the
+writes 594 MB as the published checkpoint holds them, under "model". What such a detector says means nothing; but the
 outputs of VinVL's own code with these weights are known, and tests compare with them. `--biases` takes two biases of
 those tests' arrays, which make labels vary; without them nearly all are one class.
 """

@@ -112,6 +112,22 @@ def test_extract_takes_the_median_of_the_rounds() -> None:
 
 
 @pytest.mark.slow
+def test_vinvl() -> None:
+    arguments = "--images 2 --batch-size 2 --rounds 1 --short 64 --long 96 --proposals 3 --device cpu".split()
+    found = result("vinvl", *arguments, through=("tests/torchvision_shim.py",))
+    assert found["ratio"] > 0 and found["images_per_second"] > 0 and found["peak_mb"] > 500
+    assert 1 < found["gflops_per_image"] < 100
+
+
+def test_vinvl_takes_the_median_of_the_rounds() -> None:
+    from vinvl import summary  # brings in torch
+
+    found = summary([(4.0, 2.0), (9.0, 3.0), (6.0, 6.0)], 6, 12e12)
+    assert (found["ratio"], found["images_per_second"], found["single_images_per_second"]) == (2.0, 2.0, 1.0)
+    assert (found["gflops_per_image"], found["tflops_per_second"]) == (2000.0, 4.0)
+
+
+@pytest.mark.slow
 def test_growth(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     found = result("growth", "--sizes", "50", "100", "--out", str(tmp_path / "plot.png"))

@@ -16,7 +16,6 @@ import pytest
 import torch
 from vinvl_case import ARRAYS, MISSING, PHOTOS, formula_network, golden, made_image, prepared, worst
 
-from scanner_jax.knowledge.vinvl import boxes as vinvl_boxes
 from scanner_jax.knowledge.vinvl.boxes import CLASS_WEIGHTS, best_per_proposal, decode, propose
 from scanner_jax.knowledge.vinvl.detector import Detections, Detector, Options, Regions, crops
 from scanner_jax.knowledge.vinvl.preprocessing import Prepared, pixels_to_input
@@ -74,7 +73,7 @@ class Case:
         logits, deltas = self.detector.network.proposal_head(c4)
         self.close("rpn_objectness", logits, LOGIT)
         self.close("rpn_deltas_s4", deltas[:, :, ::4, ::4], LOGIT)
-        boxes, scores = propose(logits[0], deltas[0], self.detector.network.anchors, self.image.size)
+        boxes, scores = propose(logits[0], deltas[0], self.detector.network.anchors, self.image.size, 300)
         self.close("proposals_objectness", scores, SCORE)
         distances = torch.cdist(torch.from_numpy(self.array("proposals")), boxes, p=float("inf"))
         nearest = distances.argmin(1)
@@ -192,12 +191,11 @@ def test_weights_are_the_formulas() -> None:
         np.testing.assert_allclose([values.sum(), np.abs(values).sum()], [total, absolute], rtol=1e-9, atol=1e-9)
 
 
-def test_a_batch_of_unlike_sizes_gives_what_single_images_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vinvl_boxes, "PROPOSALS", 4)
+def test_a_batch_of_unlike_sizes_gives_what_single_images_give() -> None:
     rng = np.random.default_rng(1)
-    sizes = [(52, 65), (64, 48), (33, 50)]  # sides that halve unevenly
+    sizes = [(52, 65), (33, 50)]  # sides that halve unevenly
     images = [Prepared(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (size[1], size[0])) for size in sizes]
-    detector = Detector(formula_network(), options=Options(fewest=3))
+    detector = Detector(formula_network(), options=Options(fewest=3, proposals=4))
     together = detector(images)
     for image, found in zip(images, together, strict=True):
         (alone,) = detector([image])
@@ -208,11 +206,10 @@ def test_a_batch_of_unlike_sizes_gives_what_single_images_give(monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_low_precision_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_low_precision_is_near() -> None:
     """Convolutions alone are computed in bf16: on a CPU, as no test has a GPU."""
-    monkeypatch.setattr(vinvl_boxes, "PROPOSALS", 4)
     image = Prepared(np.random.default_rng(2).integers(0, 256, (48, 64, 3), dtype=np.uint8), (64, 48))
-    lower = Detector(copy.deepcopy(formula_network()), dtype=torch.bfloat16)
+    lower = Detector(copy.deepcopy(formula_network()), dtype=torch.bfloat16, options=Options(proposals=4))
     with torch.inference_mode():
         exact, _ = Detector(formula_network()).features([image])
         rough, _ = lower.features([image])

@@ -6,6 +6,7 @@ The network itself is in test_vinvl.py; the slow test runs the real one through 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -230,9 +231,8 @@ def test_the_real_network_through_the_command(tmp_path: Path, monkeypatch: pytes
     """Formula weights from a file, an image of an odd size, and the check against what the command itself wrote."""
     from vinvl_formula import formula_state
 
-    from scanner_jax.knowledge.vinvl import boxes
-
-    monkeypatch.setattr(boxes, "PROPOSALS", 20)
+    for module in (expert, checking):  # 300 proposals would take a minute
+        monkeypatch.setattr(module, "Options", functools.partial(Options, proposals=20))
     torch.save({"model": formula_state(ARRAYS if ARRAYS.is_file() else None)}, tmp_path / "weights.pth")
     (tmp_path / "images").mkdir()
     Image.effect_noise((150, 70), 60).convert("RGB").save(tmp_path / "images" / "p1.png")

@@ -16,6 +16,7 @@ from scanner_jax.knowledge.vinvl.network import Network
 from scanner_jax.knowledge.vinvl.preprocessing import Prepared, prepare
 
 declare_operators()  # the package imports torchvision where it calls it
+torch.set_num_threads(1)  # the suite's processes share the cores
 
 DATA = Path(__file__).parent.parent / "data" / "vinvl"
 ARRAYS = DATA / "vinvl_golden.npz"

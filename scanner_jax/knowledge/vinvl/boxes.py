@@ -17,7 +17,7 @@ CELL = 16
 RATIOS = (0.5, 1.0, 2.0)
 SIZES = (32, 64, 128, 256, 512)
 
-BEFORE_NMS, PROPOSALS = 6000, 300
+BEFORE_NMS = 6000
 PROPOSAL_IOU, CLASS_IOU = 0.7, 0.3
 
 PROPOSAL_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -68,14 +68,15 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
 
 
-def propose(logits: Tensor, deltas: Tensor, cell: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """An image's proposals, at most 300, best first.
+def propose(logits: Tensor, deltas: Tensor, cell: Tensor, size: tuple[int, int], most: int) -> tuple[Tensor, Tensor]:
+    """An image's proposals, best first.
 
     Args:
         logits: (15, h, w) of its anchors.
         deltas: (60, h, w) likewise.
         cell: the anchors at the origin.
         size: height and width of the resized image.
+        most: so many at most.
 
     Returns:
         Boxes (n, 4), and their objectness (n) from 0 to 1.
@@ -86,7 +87,7 @@ def propose(logits: Tensor, deltas: Tensor, cell: Tensor, size: tuple[int, int])
     scores, order = logits.permute(1, 2, 0).flatten().sigmoid().topk(min(BEFORE_NMS, logits.numel()))
     steps = deltas.reshape(count, 4, height, width).permute(2, 3, 0, 1).reshape(-1, 4)[order]
     boxes = clip(decode(grid_anchors(cell, height, width)[order], steps, PROPOSAL_WEIGHTS), size)
-    kept = nms(boxes, scores, PROPOSAL_IOU)[:PROPOSALS]
+    kept = nms(boxes, scores, PROPOSAL_IOU)[:most]
     return boxes[kept], scores[kept]
 
 

@@ -27,12 +27,14 @@ class Options:
     Attributes:
         regression: boxes are the classes', as in VinVL's demo; otherwise the proposals themselves, whose features the
             results' then are, as in its released features.
+        proposals: regions that the heads look at, at most.
         score: see `boxes.best_per_proposal`.
         fewest: likewise.
         most: likewise.
     """
 
     regression: bool = True
+    proposals: int = 300
     score: float = 0.2
     fewest: int = 10
     most: int = 100
@@ -113,7 +115,9 @@ class Detector:
         found = []
         for place, (image, (height, width)) in enumerate(zip(images, extent.sizes, strict=True)):
             own = [maps[place, :, :height, :width] for maps in (c4, logits, deltas)]
-            proposals, _ = propose(own[1].float(), own[2].float(), self.network.anchors, image.size)
+            proposals, _ = propose(
+                own[1].float(), own[2].float(), self.network.anchors, image.size, self.options.proposals
+            )
             found.append(self.choose(own[0], proposals, self.classify(own[0], proposals), image))
         return found
 

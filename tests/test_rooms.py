@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 ROOMS = """
     types files lock interrupt throughput boxes images tags tokens metrics grounding protocols predictions alignment
     devices encoder_config costs encoder convert models losses awp optim
-    corpora store wikipedia retrieval prompts packing pipeline vocabulary stepping forward
+    corpora store images wikipedia retrieval prompts packing pipeline vocabulary stepping forward
     metering watching
     evaluate checkpoint progress loop detection candidates decoding recognition analysis
     settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling

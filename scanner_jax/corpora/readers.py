@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from scanner_jax.corpora.annotations import Annotation, read_annotations, with_boxes
 from scanner_jax.corpora.examples import Examples
-from scanner_jax.corpora.layouts import SPLITS, Layout, detect_layout, split_file
+from scanner_jax.corpora.layouts import OWN, SPLITS, Layout, detect_layout, split_file
 from scanner_jax.corpora.problems import CorpusError, Problem
 from scanner_jax.corpora.schemes import PREFIXES, TagScheme, name_scheme, read_tags
 from scanner_jax.types import NON_ENTITY, Entity, Example
@@ -102,6 +102,24 @@ def read_splits(folder: Path) -> tuple[dict[str, ReadSplit], dict[str, Annotatio
     if problems:
         raise CorpusError(folder, problems)
     return splits, annotations
+
+
+def read_file(path: Path, *, split: str = "test") -> Examples:
+    """Read one file of sentences, tagged or not, as `read_splits` reads data of one's own, without boxes.
+
+    Args:
+        path: the file.
+        split: what the ids of sentences without an image begin with.
+
+    Raises:
+        CorpusError: everything that is wrong, with file and line.
+    """
+    problems: list[Problem] = []
+    unique = functools.partial(_unique, seen=set(), repeats={})
+    read = _read_split(split, path, OWN, {}, unique=unique, problems=problems)
+    if problems:
+        raise CorpusError(path, problems)
+    return read.examples
 
 
 def _read_split(

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--image goes with --text; with --input, name images in JSON lines, or give their folder, --images"
         )
     quieten()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("scanner_jax").setLevel(logging.WARNING)
     try:
         with leaving_at_signals():
             return _predict_text(options) if options.input is None else _predict_file(options)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 # Before anything imports jax or huggingface_hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
-from torchvision_shim import declare_operators
+import torchvision_shim
 
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 
@@ -28,7 +30,7 @@ TINY_WORDS = (
 @pytest.fixture(scope="session")
 def transformers() -> ModuleType:
     """Hugging Face's package with its torch classes, whatever torchvision there is."""
-    declare_operators()
+    torchvision_shim.declare_operators()
     import torch
     import transformers
 
@@ -133,3 +135,18 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Callabl
     from tiny_recipe import finish, write_grounded_world
 
     return finish(write_grounded_world(tmp_path_factory.mktemp("world"), tiny_encoder), tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def experts_process() -> Iterator[None]:
+    """Let the process of `scanner_jax.experts` import torchvision as the tests do, and compute with as many threads."""
+    from scanner_jax import experts
+
+    def popen(command: Sequence[str], **options: Any) -> Any:
+        here = {"PYTHONPATH": str(Path(experts.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([command[0], torchvision_shim.__file__, *command[1:]], env=os.environ | here, **options)
+
+    names = {name: getattr(subprocess, name) for name in ("PIPE", "TimeoutExpired")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experts, "subprocess", SimpleNamespace(Popen=popen, **names))
+        yield

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
-import torchvision_shim
 from PIL import Image, ImageDraw
 
-from scanner_jax import experts as experts_module
 from scanner_jax import export, predict
 from scanner_jax.drawing import LARGEST, draw
 from scanner_jax.experts import Experts, ExpertsError, Look
@@ -29,6 +25,7 @@ from scanner_jax.scanner import Entity, Prediction, Request, Scanner
 from scanner_jax.store import Store
 from scanner_jax.types import Example
 
+pytestmark = pytest.mark.usefixtures("experts_process")
 TEXT = "Ada and Zen Bank are so cold, Oslo again"
 NAMES = ("red", "blue", "dots")
 
@@ -42,20 +39,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image.save(folder / f"{name}.png")
     (folder / "page.jpg").write_text("<html>gone</html>")
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shimmed() -> Iterator[None]:
-    """The experts' process imports torchvision as the tests do, and computes with as many threads."""
-
-    def popen(command: Sequence[str], **options: Any) -> Any:
-        here = {"PYTHONPATH": str(Path(experts_module.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([command[0], torchvision_shim.__file__, *command[1:]], env=os.environ | here, **options)
-
-    names = {name: getattr(subprocess, name) for name in ("PIPE", "TimeoutExpired")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experts_module, "subprocess", SimpleNamespace(Popen=popen, **names))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,7 @@ def summary(seconds: Sequence[tuple[float, float]], images: int, total_flops: fl
 
 def main() -> int:
     options = _parser().parse_args()
+    torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     state = formula_state(options.biases)
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--short", type=int, default=600, help="pixels of an image's shorter side")
     parser.add_argument("--long", type=int, default=1000, help="of its longer one, at most")
     parser.add_argument("--proposals", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that torch computes in")
     parser.add_argument("--boxes", choices=("classes", "proposals"), default="classes", help="as of the command")
     parser.add_argument("--biases", type=Path, help="as of vinvl_formula.py")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32")

@@ -92,6 +92,7 @@ def test_input_says_what_is_missing(
     assert str(CORPUS) in said and str(ENCODER) in said
 
 
+@pytest.mark.slow
 def test_extract() -> None:
     arguments = "--images 2 --boxes 2 --rounds 1 --width 16 --layers 1".split()
     found = result("extract", *arguments, through=("tests/torchvision_shim.py",))

@@ -108,6 +108,7 @@ def test_real_model_matches_torch(transformers: ModuleType) -> None:
     check_against_torch(model, GRANITE, (40, 17, 33), tolerance=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GRANITE.is_dir(), reason=f"{GRANITE} is missing")
 def test_real_model_matches_torch_in_float64_at_full_length(transformers: ModuleType) -> None:
     model = transformers.RobertaModel.from_pretrained(GRANITE, dtype=torch.float32, add_pooling_layer=False).eval()

@@ -155,6 +155,7 @@ def test_local_experts_must_be_passed(model: Path) -> None:
         Experts(read_json(model / "scanner.json"), models={}).look([])
 
 
+@pytest.mark.slow
 def test_the_command_draws(
     model: Path, photos: Path, experts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,9 +60,7 @@ class Case:
             assert found.shape == tuple(self.array(f"{name}_shape"))
             self.close(f"{name}_slice", found[:8, 5:9, 4:8], MAP)
             self.close(f"{name}_chmean", found.mean((1, 2)), MAP)
-            values = found.double()
-            stats = [values.mean(), values.std(correction=0), values.abs().max(), values.square().mean().sqrt()]
-            self.close(f"{name}_stats", stats, MAP)
+            self.close(f"{name}_stats", stats(found), MAP)
         if self.name == "C":
             self.close("c4_full", c4, MAP)
         return c4
@@ -73,6 +71,7 @@ class Case:
         logits, deltas = self.detector.network.proposal_head(c4)
         self.close("rpn_objectness", logits, LOGIT)
         self.close("rpn_deltas_s4", deltas[:, :, ::4, ::4], LOGIT)
+        self.close("rpn_deltas_stats", stats(deltas), MAP)
         boxes, scores = propose(logits[0], deltas[0], self.detector.network.anchors, self.image.size, 300)
         self.close("proposals_objectness", scores, SCORE)
         distances = torch.cdist(torch.from_numpy(self.array("proposals")), boxes, p=float("inf"))
@@ -96,6 +95,8 @@ class Case:
         self.close("box_regression_first4", regions.deltas[:4], LOGIT)
         likely = regions.logits.softmax(1)
         self.close("cls_prob_top5", likely.topk(5).values, SCORE)
+        top = torch.from_numpy(self.array("cls_prob_top5_idx").astype(np.int64))  # of equals the order may differ
+        self.close("cls_prob_top5", likely.gather(1, top), SCORE)
         label = self.array("top1fg").astype(int)
         np.testing.assert_array_equal(likely[:, 1:].argmax(1) + 1, label)
         deltas = regions.deltas.reshape(300, -1, 4)[torch.arange(300), torch.from_numpy(label)]
@@ -117,6 +118,12 @@ class Case:
         assert known.any() and (found.attributes > 0)[known].all()
 
 
+def stats(values: torch.Tensor) -> list[torch.Tensor]:
+    """Mean, standard deviation, largest size and root of the mean square."""
+    values = values.double()
+    return [values.mean(), values.std(correction=0), values.abs().max(), values.square().mean().sqrt()]
+
+
 def digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()
 
@@ -133,10 +140,16 @@ def run_case(name: str) -> tuple[Case, torch.Tensor, torch.Tensor, Regions]:
     c4 = case.maps()
     boxes = case.proposals(c4)
     regions = case.regions(c4, boxes)
+    predictor, seen = case.detector.network.attribute_predictor, {}
+    hooks = [keep_output(predictor, "logits", seen), keep_output(predictor.fc_attr, "fc", seen)]
     for variant, regression in (("f1_reg", True), ("f1_noreg", False)):
         case.detector.options = Options(regression=regression)
         with torch.inference_mode():
             case.objects(variant, case.detector.choose(c4[0], boxes, regions, case.image))
+        case.close(f"final/{variant}/attr_fc_first5", seen["fc"][:5].relu(), LOGIT)
+        case.close(f"final/{variant}/attr_logits_first30", seen["logits"][:30], LOGIT)
+    for hook in hooks:
+        hook.remove()
     return case, c4, boxes, regions
 
 

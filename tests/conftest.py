@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,15 @@ TINY_WORDS = (
     "a an of on at player city club person lake dog red car man woman photo mask obj s pad"
 ).split()
 """The prompt's own words and some for invented tweets; each piece between blanks and punctuation is one token."""
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Commands say how much is logged, for their process; the next test's is the same one."""
+    levels = {name: logging.getLogger(name).level for name in ("", "scanner_jax", "jax", "absl", "asyncio")}
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,8 @@ def test_malformed_captions_are_all_listed(tmp_path: Path) -> None:
         ("two boats sea sea sea sea sea s", "two boats sea"),
         ("jobs jobs jobs", "jobs jobs jobs"),
         ("no, no, no, no thanks to you", "no, no, no, no thanks to you"),
+        ("ha ha ha ha says the dog, dog, dog, dog, do", "ha ha ha ha says the dog"),
+        ("no no no no way no no no no thanks", "no no no no way no no no no thanks"),
         ("art artist artistic arts", "art artist artistic arts"),
         ("", ""),
     ],

@@ -73,10 +73,12 @@ def read_captions(paths: Sequence[Path]) -> Imported:
 
 def cut_repetition(text: str) -> str:
     """Keep a phrase once where the text ends in it four times or more in a row, the last one perhaps unfinished."""
-    match = REPETITION.search(text)
-    if match is None or not match[1].startswith(re.sub(r"^\W+|\W+$", "", match["rest"])):
-        return text
-    return text[: match.end(1)]
+    at = 0
+    while match := REPETITION.search(text, at):
+        if match[1].startswith(re.sub(r"^\W+|\W+$", "", match["rest"])):
+            return text[: match.end(1)]
+        at = match.start() + 1  # one that ends before the text does; another may follow
+    return text
 
 
 def read_notes(folder: Path, corpus: Mapping[str, Sequence[Example]]) -> Imported:

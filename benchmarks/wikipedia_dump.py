@@ -20,8 +20,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from scanner_jax.wikipedia import BuildCounts, build_entries
-from scanner_jax.wikipedia.sources import Report, read_source
+from scanner_jax.wikipedia import BuildCounts
+from scanner_jax.wikipedia.resuming import build_source
 
 TITLE = re.compile(rb"(?<=<title>)[^<]*(?=</title>)|(?<=<redirect title=\")[^\"]*(?=\")")
 
@@ -43,14 +43,13 @@ def repeat(source: Path, times: int, path: Path) -> int:
 
 def build(dump: Path, index: Path, workers: int) -> tuple[float, int, BuildCounts, float, float]:
     """Build; seconds, pages read, what was built, and the peak MB of this process and of its largest child."""
-    report = Report()
     started = time.perf_counter()
-    counts = build_entries(read_source(dump, report, workers=workers), index)
+    built = build_source(dump, index, workers=workers)
     seconds = time.perf_counter() - started
     own, workers_own = (
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return seconds, report.read, counts, own, workers_own
+    return seconds, built.report.read, built.counts, own, workers_own
 
 
 def main() -> None:

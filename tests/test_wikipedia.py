@@ -30,7 +30,8 @@ from scanner_jax.wikipedia import (
     split_camel_case,
 )
 from scanner_jax.wikipedia.forms import canonical_title, forms
-from scanner_jax.wikipedia.sources import read_pages
+from scanner_jax.wikipedia.places import SourceFile
+from scanner_jax.wikipedia.sources import read_batches
 
 DATA = Path("data")
 
@@ -449,7 +450,9 @@ def test_a_name_that_leads_nowhere_is_damage(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (DATA / "wikipedia").is_dir(), reason="needs data/wikipedia and data/twitter2015")
 def test_the_real_abstracts_cover_twitter_2015(tmp_path: Path) -> None:
-    counts = build(read_pages(DATA / "wikipedia" / "abstracts.jsonl"), tmp_path / "index.sqlite")
+    with SourceFile(DATA / "wikipedia" / "abstracts.jsonl") as file:
+        entries = (entry for batch, _ in read_batches(file, workers=1) for entry in batch)
+        counts = build_entries(entries, tmp_path / "index.sqlite")
     assert counts == BuildCounts(34394, 0, 0)
     surfaces = []
     for name in ("train", "valid", "test"):

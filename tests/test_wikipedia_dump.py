@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from scanner_jax.wikipedia import Disambiguation, Entry, Page, Redirect, WikipediaError, WikipediaIndex, build_entries
 from scanner_jax.wikipedia.dump import read_dump
 from scanner_jax.wikipedia.markup import is_disambiguation, lead_of, listed_links, plain_text
-from scanner_jax.wikipedia.sources import Report, read_pages, read_source
+from scanner_jax.wikipedia.places import SourceFile
+from scanner_jax.wikipedia.resuming import build_source
+from scanner_jax.wikipedia.sources import Report, read_batches
 
 SAMPLE = Path("data/wikipedia/enwiki-sample.xml.bz2")
 
@@ -95,8 +97,9 @@ def dump(pages: list[str]) -> bytes:
 
 
 def read(path: Path, workers: int = 1) -> tuple[list[Entry], Report]:
-    report = Report()
-    return list(read_source(path, report, workers=workers)), report
+    with SourceFile(path) as file:
+        batches = list(read_batches(file, workers=workers))
+    return [entry for entries, _ in batches for entry in entries], batches[-1][1]
 
 
 def test_what_is_read_of_each_page_however_packed(tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_any_number_of_workers_builds_the_same_file(tmp_path: Path, monkeypatch:
     built = []
     for workers in (1, 2):
         index = tmp_path / f"{workers}.sqlite"
-        build_entries(read_source(tmp_path / "dump.bz2", Report(), workers=workers), index)
+        build_source(tmp_path / "dump.bz2", index, workers=workers)
         built.append(index.read_bytes())
     assert built[0] == built[1]
 
@@ -195,7 +198,7 @@ def test_a_page_that_fails_is_listed_and_the_others_are_built(tmp_path: Path, mo
     (tmp_path / "dump.xml").write_bytes(dump(PAGES))
     entries, report = read(tmp_path / "dump.xml")
     assert len(entries) == len(ENTRIES) - 1
-    assert (report.failed, report.failures) == (1, [("R & D <x>", "RecursionError: too deep")])
+    assert (report.failed, report.failures) == (1, (("R & D <x>", "RecursionError: too deep"),))
 
 
 MANY = [page(f"Town {number}", f"'''Town {number}''' {os.urandom(300).hex()}") for number in range(400)]
@@ -213,14 +216,14 @@ def test_a_dump_cut_short_names_the_last_whole_page(tmp_path: Path, packed: bool
     path = tmp_path / "dump"
     path.write_bytes(content[: int(share * len(content))])
     pages = []
-    with pytest.raises(WikipediaError) as caught:
-        for found in read_dump(path, at=lambda _: None):
+    with pytest.raises(WikipediaError) as caught, SourceFile(path) as file:
+        for found, _ in read_dump(file, at=lambda _: None):
             pages.append(found.title)
     assert f"{path} is cut short or damaged after the page {pages[-1]!r} (page {len(pages):,}):" in str(caught.value)
     assert pages == [f"Town {number}" for number in range(len(pages))]
     assert abs(len(pages) - share * len(MANY)) < 60
     with pytest.raises(WikipediaError, match="Fetch the dump again"):
-        build_entries(read_source(path, Report(), workers=1), tmp_path / "index.sqlite")
+        build_source(path, tmp_path / "index.sqlite", workers=1)
     assert [file.name for file in tmp_path.iterdir()] == ["dump"]
 
 
@@ -269,7 +272,7 @@ def test_malformed_pages_are_all_listed(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(b'\n"\xff"')
     with pytest.raises(WikipediaError) as caught:
-        list(read_pages(path))
+        read(path)
     found = [line.split(":")[1] for line in str(caught.value).splitlines()[1:]]
     assert found == ["2", "3", "4", "5", "7", "8", "9"]
 
@@ -278,7 +281,7 @@ def test_a_file_of_another_form_is_given_up_early(tmp_path: Path) -> None:
     path = tmp_path / "pages.csv"
     path.write_text("title,text\n" * 5000)
     with pytest.raises(WikipediaError, match="reading stopped here, after 1,000 malformed lines") as caught:
-        list(read_pages(path))
+        read(path)
     assert len(str(caught.value).splitlines()) == 1002
 
 
@@ -290,7 +293,8 @@ def test_a_long_dump_is_read_in_bounded_memory(tmp_path: Path) -> None:
         file.write(TAIL.encode())
     tracemalloc.start()
     try:
-        count = sum(1 for _ in read_source(tmp_path / "dump.xml", Report(), workers=1))
+        with SourceFile(tmp_path / "dump.xml") as source:
+            count = sum(len(entries) for entries, _ in read_batches(source, workers=1))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -313,7 +317,7 @@ def test_a_killed_build_leaves_no_index_and_no_process(tmp_path: Path) -> None:
         aside = tmp_path / ".building-index.sqlite"
         deadline = time.monotonic() + 30
         workers: set[int] = set()
-        while not (workers and (aside / "index").exists() and (aside / "index").stat().st_size):
+        while not (workers and (aside / "spool.sqlite").exists()):
             assert time.monotonic() < deadline and run.poll() is None
             workers = children(run.pid)
             time.sleep(0.02)
@@ -341,8 +345,8 @@ def alive(process: int) -> bool:
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="needs data/wikipedia")
 def test_the_real_dump_piece(tmp_path: Path) -> None:
-    report = Report()
-    counts = build_entries(read_source(SAMPLE, report, workers=1), tmp_path / "index.sqlite")
+    built = build_source(SAMPLE, tmp_path / "index.sqlite", workers=1)
+    counts, report = built.counts, built.report
     assert (report.read, report.other_namespaces, report.failed) == (206, 1, 0)
     assert (counts.pages, counts.empty, counts.redirects + counts.lost_redirects) == (97, 1, 99)
     with WikipediaIndex.open(tmp_path / "index.sqlite") as index:

@@ -19,6 +19,7 @@ from scanner_jax.lock import locked
 from scanner_jax.wikipedia.entries import Disambiguation, Entry, Page, Redirect
 from scanner_jax.wikipedia.forms import canonical_title, normalise
 from scanner_jax.wikipedia.layout import FORMAT, SQLITE_MAGIC, TABLES, WikipediaError
+from scanner_jax.wikipedia.places import SourceError
 
 CACHE_KIB = 65536
 """SQLite's memory for each of the two files that a build writes."""
@@ -27,6 +28,9 @@ REDIRECT_STEPS = 4
 """Redirects to redirects are followed this far; MediaWiki itself follows one step."""
 
 SUFFIX = " (disambiguation)"
+
+SPOOL = "spool.sqlite"
+"""In the folder that an index is built in: what has been read of its source (spool.py)."""
 
 # In a file of its own, so that what is only needed while building leaves no holes in the index.
 SCRATCH = """
@@ -130,23 +134,9 @@ def build_entries(
         WikipediaError: `path` is something else than an index, nothing to write, or SQLite can't write.
     """
     path = Path(path)
-    check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _aside(path) as folder:
-        try:
-            with contextlib.closing(sqlite3.connect(folder / "index")) as connection:
-                _prepare(connection, folder / "scratch")
-                digest, empty = _insert(connection, entries)
-                counts = _resolve(connection, empty)
-                _finish(connection, digest, {**(provenance or {}), **dataclasses.asdict(counts)})
-        except sqlite3.Error as error:
-            raise WikipediaError(f"cannot write {path}: {error}; is there room on the disk?") from error
-        if not counts.pages:
-            raise WikipediaError(f"no page with a title and a text in the source; {path} was not written")
-        with (folder / "index").open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
-        os.replace(folder / "index", path)
-    return counts
+    with aside(path) as folder:
+        drop_spool(folder)
+        return write_index(entries, folder, path, provenance or {})
 
 
 def check_target(path: Path) -> None:
@@ -164,17 +154,54 @@ def check_target(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A folder beside the index to build it in; what a killed build left there goes first."""
+def aside(path: Path) -> Iterator[Path]:
+    """A folder beside the index, to build it in; afterwards it is gone but for a spool, if there is one.
+
+    Raises:
+        WikipediaError: the index can't be replaced.
+    """
+    check_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.with_name(f".building-{path.name}")
     with locked(folder):
         try:
-            for file in folder.iterdir():
-                if file.name.startswith(("index", "scratch")):
-                    file.unlink()
+            _clear(folder)
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _clear(folder)
+            if not (folder / SPOOL).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def drop_spool(folder: Path) -> None:
+    """Delete what a build has read, if there is anything."""
+    for name in (SPOOL, f"{SPOOL}-journal"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    """Delete what a build that was stopped while it wrote left there."""
+    for file in folder.iterdir():
+        if file.name.startswith(("index", "scratch")):
+            file.unlink()
+
+
+def write_index(entries: Iterable[Entry], folder: Path, path: Path, provenance: Mapping[str, Any]) -> BuildCounts:
+    """Write an index in a folder, then put it in place; as `build_entries`."""
+    try:
+        with contextlib.closing(sqlite3.connect(folder / "index")) as connection:
+            _prepare(connection, folder / "scratch")
+            digest, empty = _insert(connection, entries)
+            counts = _resolve(connection, empty)
+            _finish(connection, digest, {**provenance, **dataclasses.asdict(counts)})
+    except sqlite3.Error as error:
+        raise WikipediaError(f"cannot write {path}: {error}; is there room on the disk?") from error
+    if not counts.pages:
+        raise SourceError(f"no page with a title and a text in the source; {path} was not written")
+    with (folder / "index").open("rb") as file:
+        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
+    os.replace(folder / "index", path)
+    return counts
 
 
 def _prepare(connection: sqlite3.Connection, scratch: Path) -> None:

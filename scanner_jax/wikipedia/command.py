@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import rich.console
 
 from scanner_jax.files import explain
 from scanner_jax.interrupt import Interrupted, leaving_at_signals
-from scanner_jax.store.sources import file_sha256
-from scanner_jax.throughput import Throughput
-from scanner_jax.wikipedia.building import BuildCounts, build_entries, check_target
-from scanner_jax.wikipedia.entries import Entry
 from scanner_jax.wikipedia.layout import LOOKUPS, WikipediaError
 from scanner_jax.wikipedia.lookup import DEFAULT_LOOKUPS, FULLTEXT_SCORE, Hit, WikipediaIndex, lookup_problem
-from scanner_jax.wikipedia.sources import Report, read_source
+from scanner_jax.wikipedia.resuming import Built, build_source
 
 PROGRAM = "python -m scanner_jax.knowledge wikipedia"
 
@@ -32,7 +26,8 @@ EPILOG = f"""examples:
   {PROGRAM} lookup prepared/wikipedia.sqlite "Steve Kerr" "#SteveKerr"
 
 A dump is MediaWiki's pages-articles, packed with bzip2 (multistream or not) or plain; otherwise one {{"title": ...,
-"text": ...}} a line. A build is written aside and renamed when it is whole; one that was stopped begins anew."""
+"text": ...}} a line. A build is written aside and renamed when it is whole. One that was stopped, by whatever, goes on
+with the same command (--workers may change); a source that is not the one it has read is refused."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {explain(error)}", file=sys.stderr)
     except Interrupted as error:
-        print(f"stopped by {error.signal.name}; an index that was there before is unchanged", file=sys.stderr)
+        again = ""
+        if command is _build:
+            words = [os.fspath(options.source), os.fspath(options.index), f"--workers={options.workers}"]
+            again = f"; an index that was there before is unchanged. Go on: {PROGRAM} build {shlex.join(words)}"
+        print(f"stopped by {error.signal.name}{again}", file=sys.stderr)
         return error.exit_code
     return 1
 
@@ -66,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes that strip markup; all cores",
+    )
+    build.add_argument(
+        "--restart", action="store_true", help="drop what an earlier build of INDEX that was stopped has read"
     )
     build.set_defaults(command=_build)
     lookup = commands.add_parser("lookup", help="look mentions up: title, how it was found, text")
@@ -100,31 +102,19 @@ def _lookups(text: str) -> tuple[str, ...]:
 
 
 def _build(options: argparse.Namespace) -> int:
-    check_target(options.index)
-    report, console = Report(), rich.console.Console(stderr=True)
-    provenance: dict[str, Any] = {}
     started = time.monotonic()
-
-    def entries() -> Iterator[Entry]:
-        size = options.source.stat().st_size if options.source.is_file() else 1
-        with Throughput("reading", "pages", size, console) as progress:
-
-            def at(place: int) -> None:
-                progress.at(place, report.read)
-
-            yield from read_source(options.source, report, workers=options.workers, at=at)
-        source = {"file": options.source.name, "sha256": file_sha256(options.source)}
-        provenance.update(importer=report.kind, sources=[source], failed=report.failed, failures=report.failures)
-        console.print(f"{report.read:,} read; sorting names and indexing words", highlight=False)
-
-    counts = build_entries(entries(), options.index, provenance=provenance)
-    _print_summary(options.index, counts, report, time.monotonic() - started)
+    built = build_source(options.source, options.index, workers=options.workers, restart=options.restart)
+    _print_summary(options.index, built, time.monotonic() - started)
     return 0
 
 
-def _print_summary(index: Path, counts: BuildCounts, report: Report, seconds: float) -> None:
+def _print_summary(index: Path, built: Built, seconds: float) -> None:
+    counts, report = built.counts, built.report
+    read = report.read - built.before
     print(f"{counts.pages:,} pages -> {index} ({index.stat().st_size / 1e6:,.0f} MB)")
-    print(f"  took {seconds:,.1f} s, {report.read / seconds:,.0f} pages of the source a second")
+    if built.before:
+        print(f"  read before: {built.before:,}, now: {read:,}")
+    print(f"  took {seconds:,.1f} s, {read / seconds:,.0f} pages of the source a second")
     if report.kind == "dump":
         print(f"  redirects: {counts.redirects:,}, and {counts.lost_redirects:,} that lead to no page of the index")
         lists = f"{counts.disambiguations:,}, and {counts.lost_disambiguations:,} that list no page of the index"

@@ -13,9 +13,8 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException, ElementTree
 
 from scanner_jax.wikipedia.layout import WikipediaError
-from scanner_jax.wikipedia.streams import Unpacked
-
-BZIP2 = b"BZh"
+from scanner_jax.wikipedia.pieces import Pieces
+from scanner_jax.wikipedia.places import Place, SourceError, SourceFile
 
 REDIRECT = re.compile(r"\s*#redirect\s*:?\s*\[\[([^\]|\n]+)", re.IGNORECASE)
 """**Assumption:** the English word; dumps since 2010 say in the XML what a page redirects to."""
@@ -31,39 +30,46 @@ class RawPage:
     wikitext: str
 
 
-def read_dump(path: Path, *, at: Callable[[int], None], threads: int = 1) -> Iterator[RawPage]:
+def read_dump(
+    file: SourceFile, *, at: Callable[[int], None], threads: int = 1, after: Place | None = None
+) -> Iterator[tuple[RawPage, Place | None]]:
     """Yield a dump's pages in order; entities that a dump may not declare are refused (billion laughs).
 
     Args:
-        path: the dump, told by its content to be packed or not; several bzip2 streams may follow each other.
-        at: told after each page how many bytes of the file have been read.
+        file: the dump, told by its content to be packed or not; several bzip2 streams may follow each other. It was
+            opened with the same `after`.
+        at: told after each page how many bytes of the file have been read, and while what lies before `after` is
+            unpacked again.
         threads: that unpack; more than one help where there are several streams.
+        after: yield the pages behind this place.
+
+    Yields:
+        A page and the place behind it, None where reading can't go on from there.
 
     Raises:
         WikipediaError: it is cut short or damaged, or no MediaWiki dump; the message names the last whole page.
         OSError: it can't be read.
     """
-    count, last = 0, ""
-    with path.open("rb") as file:
-        unpacked: Any = Unpacked(file, threads) if file.read(len(BZIP2)) == BZIP2 else file
-        file.seek(0)
-        try:
-            for element in _pages(unpacked, path):
-                page = _raw_page(element)
-                if page is None:
-                    raise WikipediaError(f"{path}: the page {_after(last)} has no title; fetch the dump again")
-                yield page
-                count, last = count + 1, page.title
-                at(file.tell())
-        except (EOFError, ParseError, OSError, UnicodeError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk; bz2's has no number
-                raise
-            raise WikipediaError(
-                f"{path} is cut short or damaged {_after(last)} (page {count:,}): {_why(error)}; nothing was built. "
-                "Fetch the dump again and compare its checksum with the published one"
-            ) from error
-        except DefusedXmlException as error:
-            raise WikipediaError(f"{path}: not a MediaWiki dump: {error}; dumps declare no entities") from error
+    count, last = (after.count, after.title) if after else (0, "")
+    path = file.path
+    try:
+        pieces = Pieces(file, threads, after, at)
+        for element in _pages(pieces, path):
+            page = _raw_page(element)
+            if page is None:
+                raise SourceError(f"{path}: the page {_after(last)} has no title; fetch the dump again")
+            count, last = count + 1, page.title
+            yield page, pieces.place(count, last)
+            at(file.tell())
+    except (EOFError, ParseError, OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; bz2's has no number
+            raise
+        raise WikipediaError(
+            f"{path} is cut short or damaged {_after(last)} (page {count:,}): {_why(error)}; no index was written. "
+            "Fetch the dump again and compare its checksum with the published one"
+        ) from error
+    except DefusedXmlException as error:
+        raise SourceError(f"{path}: not a MediaWiki dump: {error}; dumps declare no entities") from error
 
 
 def _pages(file: Any, path: Path) -> Iterator[Element]:
@@ -74,7 +80,7 @@ def _pages(file: Any, path: Path) -> Iterator[Element]:
             root = element
             if _name(root) != "mediawiki":
                 expected = "a MediaWiki dump, <mediawiki>, or JSON lines of {title, text}"
-                raise WikipediaError(f"{path}: expected {expected}; found <{root.tag}>")
+                raise SourceError(f"{path}: expected {expected}; found <{root.tag}>")
         elif event == "end" and _name(element) == "page":
             yield element
             root.clear()

@@ -8,7 +8,7 @@ this run has nothing to put into is removed.
 | `metrics.json`, `metrics.txt` | the scores; the same as a table |
 | `predictions.jsonl`, `predictions-dev.jsonl` | the recognizer's entities, in the predictions format |
 | `predictions.conll` | test as columns: `conlleval -d '\\t' < predictions.conll` |
-| `errors.jsonl`, `errors.txt` | every error on test, frequent confusions first; how many of each |
+| `errors.jsonl`, `errors.txt` | every error on test, of boxes too, frequent confusions first; how many of each |
 | `suspect_labels.jsonl` | of each teacher, the `SUSPECTS` training labels that it trusts least, lowest alpha first |
 | `prompts.jsonl` | what each test candidate's prompt was told, what was cut, each class's probability |
 | `gallery.html` | all of that on a page, with the images |
@@ -61,7 +61,7 @@ def write_report(folder: Path, run: Run, metrics: Mapping[str, Any]) -> str:
     for split, name in (("test", "predictions.jsonl"), ("dev", "predictions-dev.jsonl")):
         found = None if recognizer is None or split not in run.inputs.evaluated else _predictions(recognizer, split)
         _write(folder / name, found)
-    _write_errors(folder, run, recognizer)
+    _write_errors(folder, run, recognizer, grounded=_box_threshold(metrics) is not None)
     _write(folder / "suspect_labels.jsonl", _suspect_labels(run, done))
     _write(folder / "prompts.jsonl", _prompts(recognizer))
     _write_gallery(folder, run, metrics)
@@ -88,18 +88,29 @@ def _write(path: Path, records: Records | None) -> None:
         write_json_lines(path, records)
 
 
-def _write_errors(folder: Path, run: Run, recognizer: Path | None) -> None:
+def _box_threshold(metrics: Mapping[str, Any]) -> float | None:
+    """Above which overlap score entities have a box; None where the run does not ground them."""
+    threshold: float | None = (metrics["recognizer"] or {}).get("box_threshold")
+    return threshold
+
+
+def _write_errors(folder: Path, run: Run, recognizer: Path | None, *, grounded: bool) -> None:
     """Write what compares test's predictions with its gold, where there are both."""
     if recognizer is None or "test" not in run.inputs.scored:
         for name in ("predictions.conll", "errors.jsonl", "errors.txt"):
             (folder / name).unlink(missing_ok=True)
         return
     examples, records = run.inputs.test, _predictions(recognizer, "test")
-    predicted = [[Entity(item["start"], item["end"], item["type"]) for item in line["entities"]] for line in records]
-    errors = errors_of(examples, predicted)
+    predicted = [[_entity(item) for item in line["entities"]] for line in records]
+    errors = errors_of(examples, predicted, grounded=grounded)
     write_text(folder / "predictions.conll", conll_lines(examples, predicted))
     write_json_lines(folder / "errors.jsonl", errors)
-    write_text(folder / "errors.txt", [errors_table(errors)])
+    write_text(folder / "errors.txt", [errors_table(errors, grounded=grounded)])
+
+
+def _entity(item: Mapping[str, Any]) -> Entity:
+    box = item.get("box")
+    return Entity(item["start"], item["end"], item["type"], (tuple(box),) if box else ())
 
 
 def _suspect_labels(run: Run, done: Mapping[str, Path]) -> Records | None:
@@ -140,7 +151,7 @@ def _write_gallery(folder: Path, run: Run, metrics: Mapping[str, Any]) -> None:
         return
     inputs = run.inputs
     try:
-        reported = read_report(folder, inputs.test, box_threshold=metrics["recognizer"].get("box_threshold"))
+        reported = read_report(folder, inputs.test, box_threshold=_box_threshold(metrics))
     except GalleryError as error:  # prompts that an older version kept
         logger.warning("report: no gallery.html: %s", error)
         path.unlink(missing_ok=True)

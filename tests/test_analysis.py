@@ -90,6 +90,33 @@ def test_frequent_confusions_come_first() -> None:
     ]
 
 
+def test_boxes_have_errors_of_their_own() -> None:
+    box, other = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0)
+    gold = (Entity(0, 2, "PER", (box, other)), Entity(3, 5, "LOC", (box,)), Entity(7, 8, "ORG"))
+    predicted = [
+        Entity(0, 2, "PER"),
+        Entity(3, 5, "ORG", (other,)),
+        Entity(7, 8, "ORG", (box,)),
+        Entity(5, 6, "PER", (box,)),
+    ]
+    example = Example("a", WORDS, gold)
+    errors = errors_of([example], [predicted], grounded=True)
+    assert sorted((error["kind"], (error["gold"] or error["predicted"])["text"]) for error in errors) == [
+        ("box missing", "Mira Okafor"),
+        ("box spurious", "Reds"),
+        ("box wrong", "Lake Tamsin"),
+        ("spurious", "with"),
+        ("type", "Lake Tamsin"),
+    ]
+    (missing,) = [error for error in errors if error["kind"] == "box missing"]
+    assert missing["gold"]["boxes"] == [list(box), list(other)] and missing["predicted"]["boxes"] == []
+    table = errors_table(errors, grounded=True)
+    assert "      1  box wrong\n" in table and "      1  box wrong     LOC -> ORG\n" in table
+    right = [Entity(0, 2, "PER", (other,)), Entity(3, 5, "LOC", ((0.0, 0.0, 10.0, 6.0),)), Entity(7, 8, "ORG")]
+    assert errors_of([example], [right], grounded=True) == []
+    assert [error["kind"] for error in errors_of([example], [predicted])] == ["spurious", "type"]
+
+
 SPANS = st.tuples(st.integers(0, 6), st.integers(1, 3), st.sampled_from(["PER", "LOC"]))
 ENTITIES = st.lists(SPANS.map(lambda row: Entity(row[0], min(8, row[0] + row[1]), row[2])), max_size=6)
 

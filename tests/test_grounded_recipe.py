@@ -13,9 +13,13 @@ from ml_collections import ConfigDict
 from tiny_recipe import write_world
 
 from scanner_jax import evaluate, phases
+from scanner_jax.analysis import BOX_KINDS
 from scanner_jax.corpora import read_corpus
 from scanner_jax.files import read_json_lines, write_json_lines
+from scanner_jax.grounding import grounded_counts
 from scanner_jax.inputs import InputError, Inputs, open_inputs
+from scanner_jax.metrics import entity_counts
+from scanner_jax.predictions import read_predictions
 from scanner_jax.recipe import metrics_of, recipe_steps
 from scanner_jax.report import write_report
 from scanner_jax.stages import Run
@@ -125,6 +129,17 @@ def test_boxes_are_objects_above_the_threshold(finished: Finished) -> None:
                 assert entity["box"] in boxes[:2]  # the third did not fit into the prompt
             else:
                 assert entity["box"] is None
+
+
+def test_errors_of_boxes_are_what_grounding_costs(finished: Finished) -> None:
+    read = read_predictions(finished.report / "predictions.jsonl")
+    gold, predicted = [example.entities for example in finished.inputs.test], [*read.values()]
+    cost = entity_counts(gold, predicted).true_positives - grounded_counts(gold, predicted).true_positives
+    errors: dict[tuple[str, int], set[str]] = {}
+    for error in read_json_lines(finished.report / "errors.jsonl"):
+        errors.setdefault((error["id"], (error["gold"] or error["predicted"])["start"]), set()).add(error["kind"])
+    assert sum(bool(kinds & {*BOX_KINDS}) and "type" not in kinds for kinds in errors.values()) == cost > 0
+    assert "box missing" in (finished.report / "errors.txt").read_text()
 
 
 def test_grounding_needs_objects(world: ConfigDict, tmp_path: Path) -> None:

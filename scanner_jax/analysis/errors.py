@@ -19,7 +19,9 @@ Pair = tuple[Entity | None, Entity | None]
 """A gold entity and what was predicted in its place; one of the two may be missing."""
 
 
-def errors_of(examples: Sequence[Example], predicted: Sequence[Sequence[Entity]]) -> list[dict[str, Any]]:
+def errors_of(
+    examples: Sequence[Example], predicted: Sequence[Sequence[Entity]], *, grounded: bool = False
+) -> list[dict[str, Any]]:
     """List what is wrong with a split's predictions.
 
     An error has one of four kinds: `type` (the gold span with another type), `boundary` (another span that overlaps
@@ -27,39 +29,47 @@ def errors_of(examples: Sequence[Example], predicted: Sequence[Sequence[Entity]]
     or predicted entity takes part in one error at most: equal spans are paired first, then those that share the most
     words. So recall lost `missed + boundary + type`, and precision `spurious + boundary + type`.
 
+    Where the span is right the region may be wrong, whatever the type: `box missing` (none for an entity that has one),
+    `box spurious` (one for an entity that has none), `box wrong`. That is an error of its own.
+
     Args:
         examples: the split, with its gold entities.
         predicted: the predicted entities of each example; of equal spans the last stands.
+        grounded: whether predictions are to have boxes.
 
     Returns:
-        For each error `kind`, `id`, `gold` and `predicted` (`start`, `end`, `type`, `text`, or None) and `sentence`.
-        The most frequent confusion of kind, gold type and predicted type comes first, and in it the split's order.
+        For each error `kind`, `id`, `gold` and `predicted` (`start`, `end`, `type`, `text`, or None; where grounded
+        also `boxes`) and `sentence`. The most frequent confusion of kind, gold type and predicted type comes first,
+        and in it the split's order.
     """
     errors = [
         {
             "kind": kind,
             "id": example.id,
-            "gold": _described(example, gold),
-            "predicted": _described(example, guess),
+            "gold": _described(example, gold, grounded=grounded),
+            "predicted": _described(example, guess, grounded=grounded),
             "sentence": example.text,
         }
         for example, entities in zip(examples, predicted, strict=True)
         for gold, guess in pairs_of(example.entities, entities)
-        if (kind := error_kind(gold, guess))
+        for kind in (error_kind(gold, guess), box_error(gold, guess) if grounded else None)
+        if kind
     ]
     frequency = Counter(map(_confusion, errors))
     return sorted(errors, key=lambda error: (-frequency[_confusion(error)], _confusion(error)))
 
 
-def errors_table(errors: Sequence[Mapping[str, Any]]) -> str:
+def errors_table(errors: Sequence[Mapping[str, Any]], *, grounded: bool = False) -> str:
     """How many errors there are of each kind, and of each confusion of types, as text."""
     kinds = Counter(error["kind"] for error in errors)
+    listed = (*KINDS, *BOX_KINDS) if grounded else KINDS
+    width = max(map(len, listed)) + 1
     confusions = Counter(map(_confusion, errors))
     lines = [f"{len(errors):>7,}  errors"]
-    lines += [f"{kinds[kind]:>7,}  {kind}" for kind in KINDS]
-    lines += ["", f"{'count':>7}  {'kind':<9} gold -> predicted"]
+    lines += [f"{kinds[kind]:>7,}  {kind}" for kind in listed]
+    lines += ["", f"{'count':>7}  {'kind':<{width}} gold -> predicted"]
     for (kind, gold, guess), count in sorted(confusions.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"{count:>7,}  {kind:<9} {gold or 'nothing'} -> {guess or 'nothing'}")
+        lines.append(f"{count:>7,}  {kind:<{width}} {gold or 'nothing'} -> {guess or 'nothing'}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -109,10 +119,11 @@ def _common(first: Entity, second: Entity) -> int:
     return min(first.end, second.end) - max(first.start, second.start)
 
 
-def _described(example: Example, entity: Entity | None) -> dict[str, Any] | None:
+def _described(example: Example, entity: Entity | None, *, grounded: bool) -> dict[str, Any] | None:
     if entity is None:
         return None
-    return {"start": entity.start, "end": entity.end, "type": entity.type, "text": example.surface(entity)}
+    own = {"start": entity.start, "end": entity.end, "type": entity.type, "text": example.surface(entity)}
+    return {**own, "boxes": [list(box) for box in entity.boxes]} if grounded else own
 
 
 def _place(pair: Pair) -> list[tuple[int, int]]:

@@ -83,7 +83,7 @@ class Experts:
             own = made.get(kind, {})
             if kind in models:
                 self._settings[kind] = {**own, "model": models[kind], "given": True}
-            elif "model" in own and (kind == "clip" or not str(own.get("revision", "")).startswith("sha256:")):
+            elif "model" in own and not str(own.get("revision", "")).startswith("sha256:"):
                 self._settings[kind] = {**own, "given": False}
             else:
                 self.missing.append(_unknown(kind, own))

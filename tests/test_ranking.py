@@ -78,9 +78,39 @@ def test_the_store_says_what_made_the_vectors(model: str, store: Path) -> None:
     from scanner_jax.knowledge.clip import load_clip
 
     provenance = Store.open(store).provenance("clip")
-    assert provenance["model"] == model and provenance["precision"] == "fp32"
+    assert provenance["model"] == Path(model).name and provenance["precision"] == "fp32"
+    assert provenance["revision"].startswith("sha256:") and provenance["loaded_from"] == model
     assert provenance["text_tower"] == load_clip(model).text_tower
     assert provenance["places"] == {"no such image in the folder": ["gone"]}
+
+
+def test_shards_may_have_the_model_in_different_places(
+    model: str,
+    store: Path,
+    images: Path,
+    tmp_path: Path,
+    tiny_clip: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_objects(tmp_path / "store")
+    elsewhere = tmp_path / "mounted" / Path(model).name
+    elsewhere.parent.mkdir()
+    elsewhere.symlink_to(model)
+    assert main(["clip", str(images), str(folder), "--model", model, "--shard", "1/2"]) == 0
+    assert main(["clip", str(images), str(folder), "--model", str(elsewhere), "--shard", "2/2"]) == 0
+    assert main(["merge", str(folder), "clip"]) == 0
+    assert Store.open(folder).fingerprint(("clip",)) == Store.open(store).fingerprint(("clip",))
+    capsys.readouterr()
+    assert main(["clip", str(images), str(folder), "--model", str(elsewhere)]) == 0
+    assert "is made of these images with these settings already" in capsys.readouterr().out
+
+    other = tmp_path / "other" / Path(model).name
+    other.parent.mkdir()
+    other.symlink_to(tiny_clip(seed=1))
+    assert main(["clip", str(images), str(tmp_path / "store"), "--restart", "--model", model, "--shard", "1/2"]) == 0
+    assert main(["clip", str(images), str(tmp_path / "store"), "--model", str(other), "--shard", "2/2"]) == 0
+    assert main(["merge", str(folder), "clip"]) == 1
+    assert "text_tower was" in capsys.readouterr().err
 
 
 def test_orders_are_those_of_numpy(
@@ -186,7 +216,8 @@ def test_another_text_tower_is_refused(
     other = str(tiny_clip(seed=1))
     assert main(["rank", str(store), *ask(tmp_path, [("kerr", "x")]), "--model", other]) == 1
     said = capsys.readouterr().err
-    for word in (load_clip(model).text_tower, load_clip(other).text_tower, model, "Pass --model", "clip_model"):
+    towers = (load_clip(model).text_tower, load_clip(other).text_tower)
+    for word in (*towers, Path(model).name, "Pass --model", "clip_model"):
         assert word in said
     assert f"knowledge clip IMAGES {store} --model {other}" in said
     assert not (tmp_path / "orders.jsonl").exists()

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -23,6 +23,7 @@ from jaxtyping import Float
 from PIL import Image
 from safetensors import SafetensorError
 
+from scanner_jax.knowledge.ledger import LOADED_FROM
 from scanner_jax.knowledge.loading import PRECISIONS, ModelError, check_torchvision
 from scanner_jax.retrieval import CLIP_TEMPLATE
 
@@ -92,18 +93,29 @@ class Clip:
         return torch.autocast(self.device.type, PRECISIONS[self.precision] if low else torch.bfloat16, enabled=low)
 
     def provenance(self) -> dict[str, str]:
-        """What a store keeps of the model."""
-        return {
-            "model": self.name,
-            "precision": self.precision,
-            "text_tower": self.text_tower,
-            "image_tower": self.image_tower,
-        }
+        """What a store keeps of the model; of one that lies on this machine the name, a fingerprint, and where."""
+        towers = {"text_tower": self.text_tower, "image_tower": self.image_tower}
+        own = {"model": self.name, "precision": self.precision, **towers}
+        architecture, _, weights = self.name.rpartition(":")
+        path = Path(self.name.removeprefix("local-dir:"))
+        if path.is_dir():
+            own["model"] = path.resolve().name
+        elif architecture and Path(weights).is_file():
+            own["model"] = f"{architecture}:{Path(weights).name}"
+        else:
+            return own
+        fingerprint = hashlib.sha256(f"{self.text_tower} {self.image_tower}".encode()).hexdigest()
+        return {**own, "revision": f"sha256:{fingerprint}", LOADED_FROM: self.name}
 
     def _unit(self, encode: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> Float[np.ndarray, "n d"]:
         with torch.inference_mode(), self.autocast():
             vectors = encode(batch.to(self.device))
         return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+
+
+def made_by(provenance: Mapping[str, Any]) -> str:
+    """What `load_clip` takes to load the model that made a store's vectors, from their provenance."""
+    return str(provenance.get(LOADED_FROM) or provenance.get("model", MODEL))
 
 
 def load_clip(name: str = MODEL, *, device: torch.device | str = "cpu", precision: str = "fp32") -> Clip:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from scanner_jax import __version__
 from scanner_jax.images import UnreadableImage, read_image
-from scanner_jax.knowledge.ledger import Ledger, open_ledger
+from scanner_jax.knowledge.ledger import Ledger, differences, open_ledger
 from scanner_jax.knowledge.shards import Shard, begun, refuse_other_counts
 from scanner_jax.store.layout import StoreError, Value, read_provenance
 from scanner_jax.throughput import Throughput
@@ -238,4 +238,5 @@ def is_made(store: Path, job: Job) -> bool:
         provenance = read_provenance(store / job.kind)
     except (OSError, StoreError):
         return False
-    return all(provenance.get(name) == value for name, value in job.all_settings().items())
+    wanted = job.all_settings()
+    return not differences({name: provenance.get(name) for name in wanted}, wanted)

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from scanner_jax.files import write_bytes
 from scanner_jax.images import UnreadableImage, read_image
-from scanner_jax.knowledge.clip import MODEL, Clip, add_template_option, load_clip
+from scanner_jax.knowledge.clip import MODEL, Clip, add_template_option, load_clip, made_by
 from scanner_jax.knowledge.command import PROGRAM, count, in_words
 from scanner_jax.knowledge.loading import ModelError, choose_device, choose_precision
 from scanner_jax.knowledge.printing import printable
@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
     store = Store.open(options.store) if options.store else None
     made = store.provenance("clip") if store and "clip" in store.kinds else {}
     device = choose_device(options.device)
-    clip = load_clip(options.model or made.get("model", MODEL), device=device, precision=choose_precision(None, device))
+    clip = load_clip(options.model or made_by(made), device=device, precision=choose_precision(None, device))
     text = options.template.replace("{}", options.span)
     objects, vectors = _objects(options, image, clip, store)
     similar = similarities(vectors, clip.encode_texts([text])[0])

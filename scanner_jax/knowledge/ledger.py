@@ -26,6 +26,9 @@ CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITH
 CREATE TABLE IF NOT EXISTS failed (key TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
 
+LOADED_FROM = "loaded_from"
+"""The setting that says where a model lies on one machine; others may have it elsewhere."""
+
 CHANGED_SETTINGS = 10
 """Differing settings that an error names."""
 
@@ -98,7 +101,7 @@ class Ledger:
         if not before:
             with self._connection:
                 self._set("settings", wanted)
-        elif before != wanted:
+        elif differences(before, wanted):
             raise ExtractionError(f"begun with other settings: {differences(before, wanted)}; {advice}")
 
     def _get(self, name: str) -> Any:
@@ -145,7 +148,7 @@ def drop_ledger(folder: Path) -> None:
 
 
 def differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The settings that differ, in words."""
-    names = [name for name in {**before, **wanted} if before.get(name) != wanted.get(name)]
+    """The settings that differ, in words; nothing if they say the same, wherever the model lies."""
+    names = [name for name in {**before, **wanted} if before.get(name) != wanted.get(name) and name != LOADED_FROM]
     said = [f"{name} was {before.get(name)!r} and is {wanted.get(name)!r}" for name in names[:CHANGED_SETTINGS]]
     return ", ".join(said)

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 
 from scanner_jax.files import naming
-from scanner_jax.knowledge.clip import MODEL, Clip, add_template_option, load_clip
+from scanner_jax.knowledge.clip import Clip, add_template_option, load_clip, made_by
 from scanner_jax.knowledge.command import PROGRAM, count, in_words
 from scanner_jax.knowledge.loading import BatchRunner, ModelError, choose_device, choose_precision
 from scanner_jax.lock import locked
@@ -137,8 +137,9 @@ def open_ranker(
     if device is None and chosen.type == "cuda" and torch.cuda.mem_get_info(chosen)[0] < GPU_MEMORY:
         logger.warning("less than %d GiB are free on the GPU: ranking on the CPU", GPU_MEMORY // 2**30)
         chosen = torch.device("cpu")
-    name = model or str(store.provenance("clip").get("model", MODEL))
-    clip = load_clip(name, device=chosen, precision=choose_precision(None, chosen))
+    clip = load_clip(
+        model or made_by(store.provenance("clip")), device=chosen, precision=choose_precision(None, chosen)
+    )
     return Ranker(clip, store, template=template, batch_size=batch_size)
 
 

@@ -94,7 +94,7 @@ def merge(store: Path, kind: str) -> int:
         problems = [
             f"{folder.name} was made with other settings: {differences(settings, ledger.settings())}"
             for folder, ledger in zip(folders, ledgers, strict=True)
-            if ledger.is_whole and ledger.settings() != settings
+            if ledger.is_whole and differences(settings, ledger.settings())
         ]
         problems += [
             f"{folder.name} is not whole; give its command again, which goes on"

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,10 @@ _EXPERT_FIELDS = (
     "text_tower", "image_tower", "importer", "label", "fingerprint",
 )  # fmt: skip
 """What is kept of a kind's provenance: neither paths nor what became of single images."""
+
+_PATHS = frozenset({"corpus", "images", "start_from", "store", "wikipedia_index"})
+_MODELS = frozenset({"encoder", "model", "clip_model"})
+"""Settings that are paths, and those that may be; in scanner.json they say nothing of the machine."""
 
 DESCRIPTION_TEXT = """Make a self-contained folder of a finished run: both stages' weights, tokenizer, limits,
 config, threshold, scores, a model card and checksums. It loads without network, corpus or run, on a CPU or a GPU."""
@@ -171,18 +176,37 @@ def describe(run: FinishedRun, encoder: Path, *, weights: str) -> dict[str, Any]
             "clip_template": knowledge["clip_template"],
         },
         "experts": {
-            kind: {name: found[name] for name in _EXPERT_FIELDS if name in found}
+            kind: _without_paths({name: found[name] for name in _EXPERT_FIELDS if name in found})
             for kind, found in run.record["knowledge"].items()
         },
         "tokenizer_sha256": hashlib.sha256((encoder / "tokenizer.json").read_bytes()).hexdigest(),
-        "encoder": config["encoder"],
+        "encoder": _model_name(config["encoder"]),
         "corpus": {name: corpus[name] for name in ("name", "variant", "sha256")},
         "scores": run.metrics,
-        "config": config,
+        "config": _without_paths(config | {"knowledge": _without_paths(knowledge)}),
         "versions": {"scanner_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
         "trained_with": run.record.get("versions"),
         "trained_on_devices": run.record.get("devices"),
     }
+
+
+def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings for others to read: of folders and files on this machine the last name alone."""
+    found = dict(settings)
+    for name in found.keys() & _PATHS:
+        found[name] = found[name] and Path(os.path.abspath(found[name])).name
+    for name in found.keys() & _MODELS:
+        found[name] = found[name] and _model_name(found[name])
+    return found
+
+
+def _model_name(given: str) -> str:
+    """A hub's name or open_clip's as it is; a folder or file, after a colon too, by its last name."""
+    before, colon, last = given.rpartition(":")
+    on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", last) and not last.startswith(("models/", "."))
+    if on_hub and not Path(last).exists():
+        return given
+    return before + colon + Path(os.path.abspath(os.path.expanduser(last))).name
 
 
 def _encoder_folder(run: FinishedRun) -> Path:

@@ -55,7 +55,14 @@ def test_the_description_says_what_was_trained(exported: dict[str, Path], finish
     record, metrics = read_json(finished_run / "run.json"), read_json(finished_run / "report" / "metrics.json")
     assert found["types"] == ["LOC", "ORG", "PER"] and found["grounded"] and found["max_objects"] == 2
     assert found["box_threshold"] == metrics["recognizer"]["box_threshold"] and found["scores"] == metrics
-    assert found["config"] == record["config"] and found["corpus"]["sha256"] == record["corpus"]["sha256"]
+    assert found["config"]["recognizer"] == record["config"]["recognizer"]
+    assert found["config"]["corpus"] == Path(record["config"]["corpus"]).name
+    assert found["config"]["knowledge"] == record["config"]["knowledge"] | {
+        name: Path(record["config"]["knowledge"][name]).name for name in ("store", "wikipedia_index")
+    }
+    assert found["encoder"] == found["config"]["encoder"] == Path(record["config"]["encoder"]).name
+    assert str(Path(record["config"]["corpus"]).parent) not in (exported["orbax"] / "scanner.json").read_text()
+    assert found["corpus"]["sha256"] == record["corpus"]["sha256"]
     told = {kind: found["knowledge"][kind] for kind in ("captions", "objects", "notes", "wikipedia", "clip_order")}
     assert told == {"captions": True, "objects": True, "notes": False, "wikipedia": True, "clip_order": False}
     assert found["experts"]["captions"]["importer"] == "test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -74,8 +75,7 @@ def is_packed(path: Path) -> bool:
 
 def _head(path: Path, packed: bool) -> bytes:
     """What the dump has before its first page; nothing if that is not among the first bytes."""
-    with path.open("rb") as file:
-        source = Unpacked(file, 1) if packed else file
+    with bz2.open(path) if packed else path.open("rb") as source:
         head = b""
         try:
             while PAGE not in head and len(head) < BLOCK and (block := source.read(BLOCK)):

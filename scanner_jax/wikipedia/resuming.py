@@ -63,7 +63,9 @@ def build_source(
             elif file_sha256(source) != spool.sha256:
                 raise changed(source)
             report = spool.report() or before
-            counts = write_index(_shown(spool, console), folder, index, _provenance(source, report, spool.sha256))
+            counts = write_index(
+                _shown(spool, report.read, console), folder, index, _provenance(source, report, spool.sha256)
+            )
         except SourceError:
             drop_spool(folder)
             raise
@@ -89,7 +91,7 @@ def _read(source: Path, spool: Spool, before: Report, workers: int, console: ric
         spool.finish(report, file.seal()[1])
 
 
-def _shown(spool: Spool, console: rich.console.Console) -> Iterator[Entry]:
+def _shown(spool: Spool, read: int, console: rich.console.Console) -> Iterator[Entry]:
     """The entries, with progress."""
     total = len(spool)
     with Throughput("writing", "entries", total, console) as progress:
@@ -97,7 +99,7 @@ def _shown(spool: Spool, console: rich.console.Console) -> Iterator[Entry]:
             yield entry
             if number % 1000 == 0:
                 progress.at(number, number)
-    console.print("sorting names and indexing words", highlight=False)
+    console.print(f"{read:,} read; sorting names and indexing words", highlight=False)
 
 
 def _provenance(source: Path, report: Report, sha256: str | None) -> dict[str, object]:

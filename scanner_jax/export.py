@@ -35,6 +35,8 @@ from scanner_jax.exported import (
 from scanner_jax.files import damaged_files, explain, read_json, write_checksums, write_json, write_text
 from scanner_jax.interrupt import Interrupted, leaving_at_signals
 from scanner_jax.model_card import model_card
+from scanner_jax.recognition import Recognition
+from scanner_jax.words import WORD
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ EPILOG = """formats
   safetensors  the same arrays, one file a stage, names joined by slashes
   torch        folders that transformers opens: AutoModelForTokenClassification, and AutoModel with heads.safetensors;
                the model card shows how. scanner_jax reads them as well
+  stablehlo    safetensors, and programs of jax.export for any batch and length, on CPU and CUDA, with predict.py,
+               which finds a text's entities with jax, flatbuffers, numpy, safetensors and tokenizers alone
 
 example
   python -m scanner_jax.export runs/mner15 exported/mner15
@@ -97,6 +101,7 @@ def export(workdir: str | Path, out: str | Path, *, weights: str = "orbax", lice
     encoder = _encoder_folder(run)
     description = describe(run, encoder, weights=weights)
     _, recognition = stages_of(description, load_config(encoder), encoder)
+    description |= {"words": WORD.pattern, "tokens": token_ids(recognition)}
     params = {stage: checkpoint.restore_params(run.students[stage] / "params") for stage in STAGES}
     if problems := shape_problems(params, recognition):
         raise ExportError(f"{workdir}: its weights do not fit its encoder:\n  " + "\n  ".join(problems))
@@ -113,6 +118,13 @@ def export(workdir: str | Path, out: str | Path, *, weights: str = "orbax", lice
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return out
+
+
+def token_ids(recognition: Recognition) -> dict[str, int]:
+    """The ids that go into sequences beside those of text, for programs that are not ours."""
+    tokenizer = recognition.tokenizer
+    ids = {name: getattr(tokenizer, name) for name in ("start", "end", "pad", "mask", "unknown")}
+    return {**ids, "object": recognition.object_token}
 
 
 def read_run(workdir: Path) -> FinishedRun:

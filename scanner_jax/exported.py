@@ -6,6 +6,7 @@
 | `config.json`, `tokenizer.json` | the pretrained encoder's sizes, and its tokenizer |
 | `detector/`, `recognizer/` | the two students' parameters: Orbax checkpoints, or folders for transformers |
 | `detector.safetensors`, `recognizer.safetensors` | in their place, with the parameters' paths joined by slashes |
+| `detector.stablehlo`, `recognizer.stablehlo`, `predict.py` | beside them, programs and what runs them without us |
 | `README.md` | the model card |
 | `checksums.json` | the SHA-256 of every file |
 """
@@ -24,11 +25,11 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from scanner_jax import checkpoint, torch_folders
+from scanner_jax import checkpoint, stablehlo, torch_folders
 from scanner_jax.convert import load_config
 from scanner_jax.detection import Detection
 from scanner_jax.encoder import EncoderConfig, Params, init_encoder
-from scanner_jax.files import CHECKSUMS, damaged_files, read_json
+from scanner_jax.files import CHECKSUMS, damaged_files, read_json, write_text
 from scanner_jax.models import init_detector, init_recognizer
 from scanner_jax.recognition import Recognition
 from scanner_jax.tokens import load_tokenizer
@@ -38,7 +39,7 @@ FORMAT = 1
 
 DESCRIPTION = "scanner.json"
 
-WEIGHTS = ("orbax", "safetensors", "torch")
+WEIGHTS = ("orbax", "safetensors", "torch", "stablehlo")
 """How the parameters may lie in the folder."""
 
 STAGES = ("detector", "recognizer")
@@ -97,6 +98,9 @@ def write_params(folder: Path, params: Mapping[str, Params], *, weights: str, re
         else:
             flat = {name: np.ascontiguousarray(leaf) for name, leaf in _flat(tree).items()}
             save_file(flat, str(folder / f"{stage}.safetensors"))
+    if weights == "stablehlo":
+        stablehlo.write_programs(folder, params, recognition)
+        write_text(folder / "predict.py", [stablehlo.EXAMPLE])
 
 
 def open_exported(folder: str | Path) -> Exported:

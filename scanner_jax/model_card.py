@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from scanner_jax import stablehlo, torch_folders
 from scanner_jax.metrics import metrics_table
-from scanner_jax.torch_folders import EXAMPLE
 
 TO_CHOOSE = "other"
 
@@ -55,7 +55,7 @@ scanner = Scanner.from_pretrained("FOLDER")
 for entity in scanner.predict("Ada Okafor plays in Lake Tamsin tonight"):
     print(entity)
 ```
-{torch}"""
+{alone}"""
 
 _TORCH = """
 With transformers alone; `<obj>` is token {object_token}, the last row of the recognizer's embeddings, and the types
@@ -63,6 +63,20 @@ are {classes}:
 
 ```python
 {example}```
+"""
+
+
+_STABLEHLO = """
+Without scanner_jax, with jax, flatbuffers, numpy, safetensors and tokenizers, `python predict.py "a text"`, which is
+
+```python
+{example}```
+
+`detector.stablehlo` takes weights, token_ids (b, t) int32 and mask (b, t) bool, and gives the logits of O, B and I;
+`recognizer.stablehlo` also takes mask_position (b) int32 and object_positions (b, o) int32, and gives the types' logits
+(in their order: {classes}) and that of each object's overlap with the entity. b, t and o may be
+anything, t up to the encoder's limit. They run on {platforms}. JAX reads such programs for at least six months after
+the version that wrote them, {jax}; scanner_jax takes the weights alone.
 """
 
 
@@ -77,7 +91,16 @@ def model_card(description: Mapping[str, Any], *, licence: str | None) -> str:
     note = f"Licence: {licence}." if licence else "Licence: not chosen; it depends on those of corpus and encoder."
     corpus, config = description["corpus"], description["config"]
     classes = ", ".join([*description["types"], "non-entity"])
-    torch = _TORCH.format(object_token="vocab_size - 1", classes=classes, example=EXAMPLE)
+    alone = ""
+    if description["weights"] == "torch":
+        alone = _TORCH.format(object_token="vocab_size - 1", classes=classes, example=torch_folders.EXAMPLE)
+    if description["weights"] == "stablehlo":
+        alone = _STABLEHLO.format(
+            classes=classes,
+            example=stablehlo.EXAMPLE,
+            platforms=" and ".join(stablehlo.PLATFORMS),
+            jax=description["versions"]["jax"],
+        )
     return _CARD.format(
         licence=licence or TO_CHOOSE,
         licence_note=note,
@@ -95,7 +118,7 @@ def model_card(description: Mapping[str, Any], *, licence: str | None) -> str:
         max_tokens=description["max_tokens"],
         max_objects=description["max_objects"],
         grounding=_grounding(description),
-        torch=torch if description["weights"] == "torch" else "",
+        alone=alone,
     )
 
 

@@ -19,7 +19,8 @@ ROOMS = """
     metering watching
     evaluate checkpoint progress loop detection candidates decoding recognition analysis
     settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling
-    torch_folders exported model_card export words experts gathering scanner sentences drawing predict
+    torch_folders stablehlo stablehlo_example exported model_card words export
+    experts gathering scanner sentences drawing predict
     knowledge demo __main__
 """.split()
 TORCH = ("torch", "torchvision", "open_clip", "timm")

@@ -8,6 +8,8 @@ import itertools
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,14 +39,20 @@ def place(finished_run: Path, tiny_experts: Path, tmp_path_factory: pytest.TempP
 
 
 def run_bash(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each `python -m MODULE ...` of a block in this process, after `echo TEXT |` with that text as its input."""
+    """Run each `python -m MODULE ...` of a block in this process, after `echo TEXT |` with that text as its input.
+
+    `python FILE` is run in one of its own, without this folder on its path.
+    """
     for line in block.replace("\\\n", " ").splitlines():
         *piped, words = [list(part) for _, part in _parts(shlex.split(line))]
         if piped:
             (echo,) = piped
             assert echo[0] == "echo"
             monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{echo[1]}\n".encode())))
-        assert words[:2] == ["python", "-m"]
+        if words[1] != "-m":
+            subprocess.run([sys.executable, "-I", *words[1:]], check=True)
+            continue
+        assert words[0] == "python"
         status: int = importlib.import_module(words[2]).main(words[3:])
         assert status == 0, line
 

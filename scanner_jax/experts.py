@@ -27,6 +27,9 @@ _SUGGESTED = {
     "clip": "ViT-L-14:openai",
 }
 
+VINVL = ("vinvl_vg_x152c4.pth", "VG-SGG-dicts-vgoi6-clipped.json")
+"""The files of VinVL's detector, as its authors call them: weights and label map."""
+
 
 class ExpertsError(RuntimeError):
     """Pictures cannot be looked at; the message says why, and what to install or pass."""
@@ -83,7 +86,7 @@ class Experts:
             own = made.get(kind, {})
             if kind in models:
                 self._settings[kind] = {**own, "model": models[kind], "given": True}
-            elif "model" in own and not str(own.get("revision", "")).startswith("sha256:"):
+            elif "model" in own and not _is_local(own):
                 self._settings[kind] = {**own, "given": False}
             else:
                 self.missing.append(_unknown(kind, own))
@@ -186,13 +189,24 @@ def _seen(answer: Mapping[str, Any]) -> Seen:
     return Seen(answer["caption"], objects, answer["orders"])
 
 
+def _is_local(made: Mapping[str, Any]) -> bool:
+    """Whether training's model was a folder, or VinVL's two files."""
+    return "weights_sha256" in made or str(made.get("revision", "")).startswith("sha256:")
+
+
 def _unknown(kind: str, made: Mapping[str, Any]) -> str:
     """Why an expert cannot be had by name, and what to pass."""
-    if "model" in made:
+    vinvl = made.get("importer") == "vinvl"
+    suggested = f"a folder with {' and '.join(VINVL)}" if vinvl or "weights_sha256" in made else _SUGGESTED[kind]
+    if vinvl:
+        source = "VinVL's features, imported"
+    elif "weights_sha256" in made:
+        source = f"VinVL's detector, {made['model']} (sha256:{made['weights_sha256']})"
+    elif "model" in made:
         source = f"a local model, {made['model']} ({made['revision']})"
     else:
         source = made.get("label") or made.get("importer") or "a source that is not noted"
     return (
         f"what this model knows of {kind} came from {source}, which cannot be had by name; "
-        f'pass experts={{"{kind}": MODEL}} (--expert {kind}=MODEL), for instance {_SUGGESTED[kind]}'
+        f'pass experts={{"{kind}": MODEL}} (--expert {kind}=MODEL), for instance {suggested}'
     )

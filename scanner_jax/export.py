@@ -44,7 +44,8 @@ _STUDENTS = {"detector": "detector-student", "recognizer": "recognizer-student"}
 
 _EXPERT_FIELDS = (
     "expert", "model", "revision", "precision", "prompt", "max_new_tokens", "beams", "score", "fewest", "most",
-    "text_tower", "image_tower", "importer", "label", "fingerprint",
+    "text_tower", "image_tower", "importer", "label", "regression", "proposals", "weights_sha256", "labels_sha256",
+    "fingerprint",
 )  # fmt: skip
 """What is kept of a kind's provenance: neither paths nor what became of single images."""
 

@@ -273,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, what = parser.add_argument, "by default by name and revision as the model has them"
+    add, what = parser.add_argument, "by default as the model names them; VinVL is a folder of its files"
     add("--model", type=Path, required=True, metavar="FOLDER", help="an exported model")
     add("--text", help="one text to predict")
     add("--image", type=Path, metavar="FILE", help="that belongs to it")

@@ -19,8 +19,10 @@ import torch
 from PIL import Image
 from vinvl_case import ARRAYS
 
+from scanner_jax.experts import VINVL
 from scanner_jax.knowledge.__main__ import main
 from scanner_jax.knowledge.loading import ModelError
+from scanner_jax.knowledge.serve import Loaded
 from scanner_jax.knowledge.vinvl import checking, detector, expert
 from scanner_jax.knowledge.vinvl.checking import agreement, iou
 from scanner_jax.knowledge.vinvl.detector import Detections, Options
@@ -28,6 +30,7 @@ from scanner_jax.knowledge.vinvl.labels import Labels, read_labels
 from scanner_jax.knowledge.vinvl.preprocessing import Prepared
 from scanner_jax.store import Store, objects_value
 from scanner_jax.store.vinvl import read_vinvl
+from scanner_jax.types import ImageObject
 
 SIZES = {"p1": (64, 48), "p2": (48, 64), "p3": (90, 30)}
 
@@ -228,19 +231,23 @@ def test_the_check_says_what_is_missing(
 
 @pytest.mark.slow
 def test_the_real_network_through_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Formula weights from a file, an image of an odd size, and the check against what the command itself wrote."""
+    """Formula weights from a file, an image of an odd size, what prediction says of it, and the check of it all."""
     from vinvl_formula import formula_state
 
-    for module in (expert, checking):  # 300 proposals would take a minute
+    for module in (detector, checking):  # 300 proposals would take a minute
         monkeypatch.setattr(module, "Options", functools.partial(Options, proposals=20))
-    torch.save({"model": formula_state(ARRAYS if ARRAYS.is_file() else None)}, tmp_path / "weights.pth")
+    torch.save({"model": formula_state(ARRAYS if ARRAYS.is_file() else None)}, tmp_path / VINVL[0])
     (tmp_path / "images").mkdir()
     Image.effect_noise((150, 70), 60).convert("RGB").save(tmp_path / "images" / "p1.png")
-    write_labels(tmp_path / "labels.json")
-    files = [str(tmp_path / "weights.pth"), str(tmp_path / "labels.json")]
+    write_labels(tmp_path / VINVL[1])
+    files = [str(tmp_path / name) for name in VINVL]
     assert main([
         "objects", str(tmp_path / "images"), str(tmp_path / "store"), "--detector", "vinvl", "--device", "cpu",
         "--weights", files[0], "--labels", files[1], "--features", str(tmp_path / "images"),
     ]) == 0  # fmt: skip
-    assert len(Store.open(tmp_path / "store").objects("p1")) >= 10
+    store = Store.open(tmp_path / "store")
+    assert len(store.objects("p1")) >= 10
+    served = Loaded({"device": "cpu", "objects": {**store.provenance("objects"), "model": str(tmp_path)}})
+    seen = served.look(tmp_path / "images" / "p1.png", [])["objects"]
+    assert objects_value(ImageObject(**item) for item in seen) == objects_value(store.objects("p1"))
     assert main(["vinvl", "check", *files, str(tmp_path / "images"), "--device", "cpu"]) == 0

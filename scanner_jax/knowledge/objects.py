@@ -187,6 +187,7 @@ def _add_vinvl(parser: argparse.ArgumentParser) -> None:
 
 
 def _vinvl_job(options: argparse.Namespace) -> Job:
+    from scanner_jax.knowledge.vinvl.detector import Options
     from scanner_jax.knowledge.vinvl.expert import Recipe, vinvl_job
 
     device = choose_device(options.device)
@@ -194,7 +195,7 @@ def _vinvl_job(options: argparse.Namespace) -> Job:
         weights=options.weights,
         labels=options.labels,
         label=options.label or LABELS[0],
-        regression=options.boxes != "proposals",
+        options=Options(regression=options.boxes != "proposals"),
         features=options.features,
         precision=choose_precision(options.precision, device),
         device=device,

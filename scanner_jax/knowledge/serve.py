@@ -38,6 +38,8 @@ from scanner_jax.knowledge.ranking import BATCH_SIZE, Query, Ranker, best_first,
 from scanner_jax.knowledge.regions import BEAMS as REGION_BEAMS
 from scanner_jax.knowledge.regions import describe_regions, prepare_regions
 from scanner_jax.knowledge.vectors import BoxEncoder
+from scanner_jax.knowledge.vinvl.expert import VinvlExpert
+from scanner_jax.knowledge.vinvl.serving import is_vinvl, served_expert
 from scanner_jax.store import Store, StoreError
 from scanner_jax.types import ImageObject
 
@@ -80,7 +82,7 @@ class Loaded:
 
     def _objects(self, picture: Image.Image) -> list[ImageObject]:
         try:
-            prepared = self._detector.prepare("", picture)
+            prepared: Any = self._detector.prepare("", picture)
         except UnreadableImage:  # as in a store, such an image has a caption alone
             return []
         (value,) = self._detector.describe([prepared])
@@ -105,9 +107,15 @@ class Loaded:
         return choose_device(self._settings["device"])
 
     @functools.cached_property
-    def _detector(self) -> ObjectExpert:
+    def _detector(self) -> ObjectExpert | VinvlExpert:
         own = self._settings["objects"]
         precision = choose_precision(own.get("precision", PRECISION), self._device)
+        if is_vinvl(own["model"]):
+            if "revision" in own:
+                logger.warning("objects: %s is VinVL's, not the detector that training saw", own["model"])
+            return served_expert(own["model"], own, precision=precision, device=self._device)
+        if "weights_sha256" in own:
+            logger.warning("objects: %s is not VinVL's detector, which training saw", own["model"])
         return ObjectExpert(_find("objects", own), device=self._device, precision=precision, batch_size=1)
 
     @functools.cached_property

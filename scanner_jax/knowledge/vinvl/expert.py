@@ -84,7 +84,7 @@ class Recipe:
         weights: the published checkpoint.
         labels: the published label map.
         label: as of `VinvlExpert`.
-        regression: as of `Options`.
+        options: how boxes are chosen.
         features: as of `VinvlExpert`.
         precision: a key of `PRECISIONS`.
         device: where it runs.
@@ -94,7 +94,7 @@ class Recipe:
     weights: Path
     labels: Path
     label: str
-    regression: bool
+    options: Options
     features: Path | None
     precision: str
     device: torch.device
@@ -111,7 +111,6 @@ def vinvl_job(images: Mapping[str, Path | None], recipe: Recipe) -> Job:
     labels = read_labels(recipe.labels)
     if not recipe.weights.is_file():
         raise ModelError(f"--weights {recipe.weights}: no such file; give VinVL's vinvl_vg_x152c4.pth")
-    options = Options(regression=recipe.regression)
     settings = {
         "expert": "VinVL X152-C4",
         "model": recipe.weights.name,
@@ -121,17 +120,20 @@ def vinvl_job(images: Mapping[str, Path | None], recipe: Recipe) -> Job:
         "precision": recipe.precision,
         "short": SHORT,
         "long": LONG,
-        **dataclasses.asdict(options),
+        **dataclasses.asdict(recipe.options),
         "features": None if recipe.features is None else str(recipe.features),
     }
     if recipe.features is not None:
         recipe.features.mkdir(parents=True, exist_ok=True)
+    return Job("objects", settings, images, lambda: load_expert(recipe, labels))
 
-    def load() -> VinvlExpert:
-        dtype = PRECISIONS[recipe.precision]
-        detector = Detector(load_network(recipe.weights), device=recipe.device, dtype=dtype, options=options)
-        return VinvlExpert(
-            detector, labels, label=recipe.label, batch_size=recipe.batch_size, features=recipe.features
-        )  # fmt: skip
 
-    return Job("objects", settings, images, load)
+def load_expert(recipe: Recipe, labels: Labels) -> VinvlExpert:
+    """Load the detector.
+
+    Raises:
+        ModelError: the weights are not there or not read.
+    """
+    dtype = PRECISIONS[recipe.precision]
+    detector = Detector(load_network(recipe.weights), device=recipe.device, dtype=dtype, options=recipe.options)
+    return VinvlExpert(detector, labels, label=recipe.label, batch_size=recipe.batch_size, features=recipe.features)

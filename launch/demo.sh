@@ -4,8 +4,8 @@
 #
 #   bash launch/demo.sh
 #
-# Leaves prepared/demo (what is read), runs/demo and runs/demo-without-knowledge (the reports), and runs/demo-phases
-# (what both runs trained; the detectors are shared).
+# Leaves prepared/demo (what is read), runs/demo and runs/demo-without-knowledge (the reports), runs/demo-phases (what
+# both runs trained; the detectors are shared), and exported/demo (the model with knowledge, ready to be used).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # On the CPU even beside a GPU, for which models this small are no work; nothing is fetched.
@@ -36,6 +36,8 @@ heading "4/5 The recognizer again, without knowledge"
 train configs/demo.py:without-knowledge runs/demo-without-knowledge
 
 "$python" -m scanner_jax.gallery runs/demo --without knowledge=runs/demo-without-knowledge
+rm -rf exported/demo # it is made of the run, in seconds
+"$python" -m scanner_jax.export runs/demo exported/demo
 
 heading "5/5 What knowledge is worth, and which entities were found in the pictures"
 "$python" -m scanner_jax.demo compare runs/demo runs/demo-without-knowledge
@@ -52,4 +54,10 @@ next at
   prepared/demo/tweets/                  the tweets, and their pictures in images/
   prepared/demo/noise.jsonl              the training labels that were made wrong on purpose
   configs/demo.py                        the settings; configs/mner15.py runs the same recipe on real tweets
+
+Try the model on sentences and pictures, on a page on this machine:
+
+  source .venv/bin/activate
+  python -m scanner_jax.app --model exported/demo --wikipedia prepared/demo/wikipedia.sqlite \
+      --store prepared/demo/knowledge --examples prepared/demo/tweets
 END

@@ -39,7 +39,7 @@ fi
 # Written last, so that an interrupted installation is never taken for a whole one. The folder is in it
 # because an environment does not survive being moved.
 stamp=.venv/scanner_jax.stamp
-wanted=$({ echo "$version $requirements $PWD"; cat "$requirements" requirements-dev.txt pyproject.toml; } | cksum)
+wanted=$({ echo "$version $requirements $PWD"; cat "$requirements" requirements-app.txt requirements-dev.txt pyproject.toml; } | cksum)
 if [[ -x "$venv_python" && "$(cat "$stamp" 2>/dev/null)" == "$wanted" ]]; then
     echo "setup: .venv is up to date (Python $version, $requirements)"
     exit 0
@@ -61,7 +61,7 @@ else
 fi
 
 # All requirements in one call: a second one could replace torch by a build that torchvision does not match.
-"${install[@]}" -r "$requirements" -r requirements-dev.txt
+"${install[@]}" -r "$requirements" -r requirements-app.txt -r requirements-dev.txt
 "${install[@]}" --no-deps --editable .
 echo "$wanted" >"$stamp"
 echo "setup: done; activate it with: source .venv/bin/activate"

@@ -7,6 +7,7 @@ import sys
 COMMANDS = {
     "train": "train and score the paper's recipe: --config=configs/mner15.py",
     "predict": "find entities with an exported model, in a text or in a file",
+    "app": "open a page on this machine to try an exported model on a sentence and a picture",
     "export": "make a folder of a finished run that predicts anywhere",
     "evaluate": "score any system's predictions against a corpus",
     "gallery": "make the page of a run's predictions, with images, boxes and what prompts were told",

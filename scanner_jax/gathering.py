@@ -52,12 +52,18 @@ class Gatherer:
     Args:
         description: the model's, the content of its scanner.json.
         experts: that look at pictures.
+
+    Attributes:
+        kinds: of knowledge that the model was trained with, as fields of `Knowledge`.
+        remarks: what of the last `gather` could not be used or looked at, and why, whether it was said before or not.
     """
 
     def __init__(self, description: Mapping[str, Any], experts: Experts) -> None:
         self._knowledge = description["knowledge"]
+        self._max_objects = description["max_objects"]
         self._experts = experts
         self._said: set[str] = set()
+        self.remarks: tuple[str, ...] = ()
         self.kinds = tuple(kind for kind in KINDS if self._knowledge.get(_SWITCHES[kind]))
 
     def gather(
@@ -73,6 +79,7 @@ class Gatherer:
             store: looked up by the ids of examples and images.
             index: looked up by the spans' surfaces.
         """
+        self.remarks = ()
         self._say_what_is_missing(told, store=store, index=index)
         found = self._looked_up(told, store, index)
         for place, item in enumerate(told):
@@ -113,7 +120,7 @@ class Gatherer:
         if not queries:
             return None
         if "clip" not in store.kinds:
-            self._say(
+            self._remark(
                 f"{store.folder} has no CLIP vectors, and this model was trained on objects in CLIP's order: they "
                 f"stand in the detector's; make vectors: python -m scanner_jax.knowledge clip IMAGES {store.folder}"
             )
@@ -121,7 +128,9 @@ class Gatherer:
         try:
             return dict(zip(queries, self._experts.rank(store.folder, queries), strict=True))
         except ExpertsError as error:
-            self._say(f"objects stand in the detector's order, not in CLIP's, which this model was trained on: {error}")
+            self._remark(
+                f"objects stand in the detector's order, not in CLIP's, which this model was trained on: {error}"
+            )
             return None
 
     def _look(self, told: Sequence[Told], found: list[list[Knowledge]]) -> None:
@@ -135,17 +144,17 @@ class Gatherer:
         if not places:
             return
         if not {"caption", "objects"} & set(self.kinds):
-            self._say("this model was trained without captions and objects: pictures are not looked at")
+            self._remark("this model was trained without captions and objects: pictures are not looked at")
             return
         looks = [Look(_image(told[place]), [e.surface(span) for e, span in told[place].candidates]) for place in places]
         try:
             seen = self._experts.look(looks)
         except ExpertsError as error:
-            self._say(f"pictures are not looked at: {error}")
+            self._remark(f"pictures are not looked at: {error}")
             return
         for place, look, what in zip(places, looks, seen, strict=True):
             if what.problem:
-                logger.warning("%s: %s; it is not looked at", look.image, what.problem)
+                self._remark(f"{look.image}: {what.problem}; it is not looked at")
             pairs = zip(found[place], look.texts, strict=True)
             found[place] = [_with_seen(known, what, text) for known, text in pairs]
 
@@ -153,8 +162,8 @@ class Gatherer:
         """What of it the model was trained with."""
         others = {kind: () if kind == "objects" else "" for kind in KINDS if kind not in self.kinds}
         if dropped := [kind for kind in others if getattr(known, kind)]:
-            self._say(f"this model was trained without {', '.join(dropped)}: they are left out of its prompts")
-        return dataclasses.replace(known, **others)  # type: ignore[arg-type]
+            self._remark(f"this model was trained without {', '.join(dropped)}: they are left out of its prompts")
+        return dataclasses.replace(known, **{"objects": known.objects[: self._max_objects]} | others)  # type: ignore[arg-type]
 
     def _say_what_is_missing(self, told: Sequence[Told], *, store: Store | None, index: WikipediaIndex | None) -> None:
         stored = {"caption": "captions", "objects": "objects", "notes": "notes"}
@@ -171,6 +180,11 @@ class Gatherer:
                     f"this model was trained with knowledge, and does worse without. Missing, and what to pass: {ways}"
                 )
                 return
+
+    def _remark(self, message: str) -> None:
+        """Note what could not be used, and log it, once."""
+        self.remarks = tuple(dict.fromkeys((*self.remarks, message)))
+        self._say(message)
 
     def _say(self, message: str) -> None:
         """Log a warning, once."""

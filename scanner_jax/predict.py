@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import logging
@@ -22,13 +21,12 @@ from scanner_jax.files import explain, naming, read_json_lines, write_text
 from scanner_jax.images import UnreadableImage
 from scanner_jax.interrupt import Interrupted, leaving_at_signals
 from scanner_jax.lock import locked
+from scanner_jax.model_options import Known, add_model_options, opened
 from scanner_jax.predictions import conll_lines, prediction_record
 from scanner_jax.scanner import BATCH_SIZE, Prediction, Scanner
 from scanner_jax.sentences import FORMATS, Sentence, SentencesError, read_sentences
-from scanner_jax.store import Store
 from scanner_jax.throughput import Throughput
 from scanner_jax.types import Entity, Example
-from scanner_jax.wikipedia import WikipediaIndex
 
 AT_ONCE = 512
 """Sentences between two writes; a run that is killed loses as many."""
@@ -94,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict_text(options: argparse.Namespace) -> int:
     """Print the entities of a text, one a line."""
-    with _opened(options) as (scanner, knowledge):
+    with opened(options) as (scanner, knowledge):
         entities = scanner.predict(options.text, options.image, **knowledge)
         for entity in entities:
             box = "" if entity.box is None else f"  box {', '.join(f'{side:g}' for side in entity.box)}"
@@ -119,7 +117,7 @@ def _predict_file(options: argparse.Namespace) -> int:
         raise SentencesError(
             f"{len(read.problems):,} lines of {source} cannot be read; correct them, or pass --bad-lines skip"
         )
-    with _opened(options) as (scanner, knowledge):
+    with opened(options) as (scanner, knowledge):
         if options.output is None:
             _write(sys.stdout, _predicted(scanner, read.sentences, knowledge, options.batch_size), options)
         else:
@@ -130,7 +128,7 @@ def _predict_file(options: argparse.Namespace) -> int:
 
 
 def _predict_resumably(
-    options: argparse.Namespace, scanner: Scanner, sentences: Sequence[Sentence], knowledge: Mapping[str, Any]
+    options: argparse.Namespace, scanner: Scanner, sentences: Sequence[Sentence], knowledge: Known
 ) -> None:
     """Write OUTPUT, going on where an earlier run of the same command was stopped.
 
@@ -157,7 +155,7 @@ def _predict_resumably(
 
 
 def _predicted(
-    scanner: Scanner, sentences: Sequence[Sentence], knowledge: Mapping[str, Any], batch_size: int
+    scanner: Scanner, sentences: Sequence[Sentence], knowledge: Known, batch_size: int
 ) -> Iterator[tuple[Sentence, dict[str, Any]]]:
     """Each sentence with its record of the predictions format."""
     found = scanner.explain([sentence.request for sentence in sentences], batch_size=batch_size, **knowledge)
@@ -223,9 +221,7 @@ def _keep_whole_lines(records: Path) -> int:
     return len(lines)
 
 
-def _key(
-    options: argparse.Namespace, scanner: Scanner, sentences: Sequence[Sentence], knowledge: Mapping[str, Any]
-) -> str:
+def _key(options: argparse.Namespace, scanner: Scanner, sentences: Sequence[Sentence], knowledge: Known) -> str:
     """What decides the records: model, sentences and knowledge."""
     digest = hashlib.sha256(f"{scanner.fingerprint} {sorted(options.expert)}\n".encode())
     store, index = knowledge["knowledge"], knowledge["wikipedia"]
@@ -235,29 +231,11 @@ def _key(
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _opened(options: argparse.Namespace) -> Iterator[tuple[Scanner, dict[str, Any]]]:
-    """The model, and the keyword arguments that give it what is known."""
-    with contextlib.ExitStack() as stack:
-        store = Store.open(options.store) if options.store else None
-        index = stack.enter_context(WikipediaIndex.open(options.wikipedia)) if options.wikipedia else None
-        experts = dict(options.expert)
-        model = Scanner.from_pretrained(options.model, experts=experts, device=options.experts_device)
-        yield stack.enter_context(model), {"knowledge": store, "wikipedia": index}
-
-
 def _output_format(options: argparse.Namespace) -> str:
     if options.output_format != "auto":
         return str(options.output_format)
     conll = options.output is not None and options.output.suffix.lower() in (".conll", ".tsv", ".bio", ".iob")
     return "conll" if conll else "jsonl"
-
-
-def _expert(text: str) -> tuple[str, str]:
-    kind, _, model = text.partition("=")
-    if not kind or not model:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected KIND=MODEL, such as captions=models/blip2")
-    return kind, model
 
 
 def _positive(text: str) -> int:
@@ -273,8 +251,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, what = parser.add_argument, "by default as the model names them; VinVL is a folder of its files"
-    add("--model", type=Path, required=True, metavar="FOLDER", help="an exported model")
+    add_model_options(parser)
+    add = parser.add_argument
     add("--text", help="one text to predict")
     add("--image", type=Path, metavar="FILE", help="that belongs to it")
     add("--draw", type=Path, metavar="FILE", help="save the image with the entities drawn on it")
@@ -285,11 +263,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FILE", help="to write; by default standard output, which cannot be resumed")
     add("--output-format", choices=("auto", "jsonl", "conll"), default="auto", help="see below")
     add("--bad-lines", choices=("stop", "skip"), default="stop", help="what unreadable lines do (%(default)s)")
-    add("--store", type=Path, metavar="FOLDER", help="knowledge by image and example id: prepared/knowledge/NAME")
-    add("--wikipedia", type=Path, metavar="FILE", help="the index of Wikipedia's texts: prepared/wikipedia.sqlite")
-    add("--expert", type=_expert, action="append", default=[], metavar="KIND=MODEL",
-        help=f"who looks at pictures: captions, objects, regions or clip; {what}")  # fmt: skip
-    add("--experts-device", metavar="NAME", help="cpu, cuda, cuda:1; by default a GPU where there is one")
     add("--batch-size", type=_positive, default=BATCH_SIZE, metavar="N", help="texts at once (%(default)s)")
     return parser
 

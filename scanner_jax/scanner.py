@@ -103,12 +103,14 @@ class Prediction(NamedTuple):
         predicted: the entities over words, as the predictions format has them.
         entities: the same over characters.
         knowledge: of every span that the detector proposed, entity or not.
+        remarks: what could not be used, and why, of all texts that were predicted together.
     """
 
     words: Words
     predicted: tuple[Predicted, ...]
     entities: tuple[Entity, ...]
     knowledge: Mapping[Span, Knowledge]
+    remarks: tuple[str, ...] = ()
 
 
 class Scanner:
@@ -228,10 +230,11 @@ class Scanner:
                 for request, example, own in zip(requests, numbered, spans, strict=True)
             ]
             known = self._gatherer.gather(told, store=store, index=index)  # type: ignore[arg-type]
+            remarks = self._gatherer.remarks
         candidates = [(example, span) for example, own in zip(numbered, spans, strict=True) for span in own]
         decoded = self._recognize(numbered, candidates, [item for own in known for item in own], batch_size)
         return [
-            _prediction(item, predicted, dict(zip(own, own_known, strict=True)))
+            _prediction(item, predicted, dict(zip(own, own_known, strict=True)))._replace(remarks=remarks)
             for item, predicted, own, own_known in zip(words, decoded, spans, known, strict=True)
         ]
 

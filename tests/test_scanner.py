@@ -148,17 +148,20 @@ def test_what_is_missing_is_said_once(folder: Path, caplog: pytest.LogCaptureFix
         caplog.clear()
         scanner.predict(TEXTS[0], knowledge=KNOWN)
         assert not caplog.messages
-        scanner.predict(TEXTS[0], knowledge=dataclasses.replace(KNOWN, notes="a person"))
-        scanner.predict(TEXTS[1], knowledge=dataclasses.replace(KNOWN, notes="a place"))
-        assert caplog.messages == ["this model was trained without notes: they are left out of its prompts"]
+        assert scanner.explain([TEXTS[0]], knowledge=KNOWN)[0].remarks == ()
+        told = [dataclasses.replace(KNOWN, notes="a person"), dataclasses.replace(KNOWN, notes="a place")]
+        found = [scanner.explain([TEXTS[0]], knowledge=known)[0].remarks for known in told]
+        said = "this model was trained without notes: they are left out of its prompts"
+        assert caplog.messages == [said] and found == [(said,), (said,)]
 
 
 def test_a_picture_without_experts_is_said_once(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), Scanner.from_pretrained(folder) as scanner:
-        for _ in range(2):
-            scanner.predict(TEXTS[0], tmp_path / "x.jpg")
+        request = Request(text=TEXTS[0], image=tmp_path / "x.jpg")
+        found = [scanner.explain([request])[0].remarks for _ in range(2)]
         pictures = [said for said in caplog.messages if "pictures are not looked at" in said]
     (said,) = pictures
+    assert found == [(said,), (said,)]
     assert 'experts={"captions": MODEL}' in said and 'experts={"objects": MODEL}' in said
 
 

@@ -14,13 +14,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = ("launch/setup.sh", "requirements.txt", "requirements-cpu.txt", "requirements-dev.txt", "pyproject.toml")
+LISTS = ("requirements.txt", "requirements-cpu.txt", "requirements-app.txt", "requirements-dev.txt")
+FILES = ("launch/setup.sh", "pyproject.toml", *LISTS)
 
 
 def requirements(name: str) -> list[str]:
     """The lines of a requirements file without comments."""
     lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
     return [line for line in lines if line]
+
+
+def names_of(list_name: str) -> set[str]:
+    """The packages in a requirements file; Gradio brings the server that it runs in."""
+    names = {re.split(r"[^\w.-]", line)[0].replace("_", "-").lower() for line in requirements(list_name)}
+    return names | {"fastapi", "starlette", "uvicorn"} if "gradio" in names else names
 
 
 def test_the_two_lists_differ_in_the_build_of_jax_only() -> None:
@@ -31,9 +38,11 @@ def test_the_two_lists_differ_in_the_build_of_jax_only() -> None:
 
 def test_every_package_that_is_imported_is_required() -> None:
     distributions = importlib.metadata.packages_distributions()
-    named = {re.split(r"[^\w.-]", line)[0].replace("_", "-").lower() for line in requirements("requirements-cpu.txt")}
+    package = ROOT / "scanner_jax"
+    everywhere, of_the_page = names_of("requirements-cpu.txt"), names_of("requirements-app.txt")
     missing = set()
-    for file in (ROOT / "scanner_jax").rglob("*.py"):
+    for file in package.rglob("*.py"):
+        named = everywhere | of_the_page if file.is_relative_to(package / "app") else everywhere
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level and node.module:
@@ -90,7 +99,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_setup_installs_once_and_again_when_a_list_changes(checkout: Checkout) -> None:
     assert checkout.setup().returncode == 0
     together, project = checkout.installed()
-    assert together.endswith("-r requirements-cpu.txt -r requirements-dev.txt")
+    assert together.endswith("-r requirements-cpu.txt -r requirements-app.txt -r requirements-dev.txt")
     assert project.endswith("--no-deps --editable .")
     again = checkout.setup()
     assert (again.returncode, checkout.installed()) == (0, [])

@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib
 import io
 import itertools
+import os
 import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
 from PIL import Image
 
 from scanner_jax.files import read_json
@@ -54,7 +60,46 @@ def run_bash(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
             continue
         assert words[0] == "python"
         status: int = importlib.import_module(words[2]).main(words[3:])
+        assert words[:2] == ["python", "-m"]
+        main = importlib.import_module(words[2]).main
+        status: int = visit(main, words[3:]) if words[2] == "scanner_jax.app" else main(words[3:])
         assert status == 0, line
+
+
+def visit(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Run the page's command, which goes on until a signal, while a visitor asks something and then sends one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ended = threading.Event()
+    answers: list[str] = []
+
+    def ask() -> None:
+        while not ended.wait(0.2):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+            except OSError:  # it does not listen yet
+                continue
+            try:
+                patience = {"timeout": 300}
+                client = Client(
+                    f"http://127.0.0.1:{port}", verbose=False, analytics_enabled=False, httpx_kwargs=patience
+                )
+                answers.append(client.predict("saw Ada again", None, api_name="/find"))
+            except Exception as error:
+                answers.append(repr(error))
+            if not ended.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+    visitor = threading.Thread(target=ask)
+    visitor.start()
+    try:
+        status = main([*arguments, "--port", str(port)])
+    finally:
+        ended.set()
+        visitor.join()
+    assert 'class="sentence"' in answers[0], answers
+    return status - 128 - signal.SIGTERM
 
 
 def _parts(words: list[str]) -> list[tuple[bool, list[str]]]:

@@ -12,7 +12,7 @@ from PIL import Image
 from scanner_jax.images import read_image
 
 LONGEST_SIDE = 480
-"""Pixels; a larger image is made smaller."""
+"""Pixels in a gallery; a larger image is made smaller."""
 
 QUALITY = 80
 """JPEG's."""
@@ -29,7 +29,7 @@ class Picture:
     shown_height: int
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, *, longest_side: int = LONGEST_SIDE) -> Picture:
     """Read an image and make it small.
 
     Raises:
@@ -37,7 +37,7 @@ def read_picture(path: Path) -> Picture:
     """
     image = read_image(path)
     small = image.copy()
-    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     small.save(data, "JPEG", quality=QUALITY, optimize=True)
     uri = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"

@@ -61,8 +61,9 @@ def run_bash(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert words[0] == "python"
         status: int = importlib.import_module(words[2]).main(words[3:])
         assert words[:2] == ["python", "-m"]
-        main = importlib.import_module(words[2]).main
-        status: int = visit(main, words[3:]) if words[2] == "scanner_jax.app" else main(words[3:])
+        page = words[2] == "scanner_jax.app"
+        main = importlib.import_module(f"{words[2]}.__main__" if page else words[2]).main
+        status: int = visit(main, words[3:]) if page else main(words[3:])
         assert status == 0, line
 
 

@@ -139,5 +139,7 @@ def make_server(page: gr.Blocks, host: str) -> uvicorn.Server:
         mcp_server=False,
         css_paths=FOLDER / "app.css",
     )
-    # Browsers keep a connection open to hear of the queue, which would never end by itself.
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    # Browsers keep a connection open to hear of the queue, which would never end by itself. Logging is
+    # left as it is: uvicorn's own settings would close the handlers of all other loggers.
+    config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=1)
+    return uvicorn.Server(config)

@@ -21,7 +21,7 @@ ROOMS = """
     settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling
     torch_folders stablehlo stablehlo_example exported model_card words export
     experts gathering scanner sentences drawing model_options predict app
-    knowledge demo __main__
+    spacy_component knowledge demo __main__
 """.split()
 ONLY_IN = {
     "knowledge": ("torch", "torchvision", "open_clip", "timm"),

@@ -39,10 +39,11 @@ def test_the_two_lists_differ_in_the_build_of_jax_only() -> None:
 def test_every_package_that_is_imported_is_required() -> None:
     distributions = importlib.metadata.packages_distributions()
     package = ROOT / "scanner_jax"
-    everywhere, of_the_page = names_of("requirements-cpu.txt"), names_of("requirements-app.txt")
+    everywhere = names_of("requirements-cpu.txt")
+    optional = {"app": names_of("requirements-app.txt"), "spacy_component.py": names_of("requirements-spacy.txt")}
     missing = set()
     for file in package.rglob("*.py"):
-        named = everywhere | of_the_page if file.is_relative_to(package / "app") else everywhere
+        named = everywhere | optional.get(file.relative_to(package).parts[0], set())
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level and node.module:

@@ -102,7 +102,7 @@ class Prediction(NamedTuple):
         words: the text and its words.
         predicted: the entities over words, as the predictions format has them.
         entities: the same over characters.
-        knowledge: of every span that the detector proposed, entity or not.
+        knowledge: of every span that the detector proposed, entity or not; with no more objects than a prompt has.
         remarks: what could not be used, and why, of all texts that were predicted together.
     """
 

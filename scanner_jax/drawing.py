@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from scanner_jax.images import read_image
-from scanner_jax.scanner import Entity
+from scanner_jax.questions import Entity
 
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf")
 """One for each type, by its place among the model's; those beyond begin anew."""

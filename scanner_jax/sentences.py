@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from scanner_jax.corpora import read_corpus
 from scanner_jax.corpora.readers import read_file
 from scanner_jax.images import find_images
-from scanner_jax.scanner import Request
+from scanner_jax.questions import Request
 from scanner_jax.types import Example, ImageObject, Knowledge
 
 FORMATS = ("auto", "lines", "jsonl", "conll")

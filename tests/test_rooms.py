@@ -13,14 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 
 # From top to bottom; a room is a module of scanner_jax or a package in it.
 ROOMS = """
-    types files lock interrupt throughput boxes images tags tokens metrics grounding protocols predictions alignment
-    devices encoder_config costs encoder convert models losses awp optim
+    types files noted lock interrupt throughput boxes images tags tokens metrics grounding protocols predictions
+    alignment devices encoder_config costs encoder convert models losses awp optim
     corpora store images wikipedia retrieval prompts packing pipeline vocabulary stepping forward
     metering watching
     evaluate checkpoint progress loop detection candidates decoding recognition analysis
     settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling
     torch_folders stablehlo stablehlo_example exported model_card words export
-    experts gathering scanner sentences drawing model_options predict app
+    experts gathering questions scanner sentences drawing model_options predict app
     spacy_component knowledge demo __main__
 """.split()
 ONLY_IN = {

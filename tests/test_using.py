@@ -21,6 +21,7 @@ import pytest
 from gradio_client import Client
 from PIL import Image
 
+from scanner_jax import export
 from scanner_jax.files import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,7 @@ def place(finished_run: Path, tiny_experts: Path, tmp_path_factory: pytest.TempP
     shutil.copytree(config["corpus"], folder / "prepared" / "demo" / "tweets")
     shutil.copytree(config["knowledge"]["store"], folder / "prepared" / "demo" / "knowledge")
     shutil.copy(config["knowledge"]["wikipedia_index"], folder / "prepared" / "demo" / "wikipedia.sqlite")
+    export.export(folder / "runs" / "demo", folder / "exported" / "demo")  # as launch/demo.sh does
     (folder / "models").symlink_to(tiny_experts)
     (folder / "tweets.txt").write_text("saw Ada again\nOslo and Zen Bank\n")
     Image.new("RGB", (60, 40), "teal").save(folder / "photo.jpg")

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from scanner_jax.app.answering import Answer
 from scanner_jax.drawing import COLOURS
-from scanner_jax.gallery.page import shortened
-from scanner_jax.scanner import Entity, Prediction
+from scanner_jax.gallery.page import escaping_environment, shortened
+from scanner_jax.questions import Entity, Prediction
 from scanner_jax.types import Box, Knowledge
 
 FOLDER = Path(__file__).parent
+
+_TEMPLATES = escaping_environment(FOLDER)
 
 NAMES = {"wikipedia": "Wikipedia", "notes": "notes", "caption": "caption", "objects": "objects"}
 """What the page calls the fields of `Knowledge`."""
@@ -73,7 +73,7 @@ def render(answer: Answer, labels: Sequence[str]) -> str:
     """
     found = answer.prediction
     rows = rows_of(found, labels) if found else []
-    return _template("answer.html.jinja").render(
+    return _TEMPLATES.get_template("answer.html.jinja").render(
         answer=answer,
         rows=rows,
         pieces=list(pieces(found.words.text, rows)) if found else [],
@@ -85,7 +85,9 @@ def render(answer: Answer, labels: Sequence[str]) -> str:
 def render_head(labels: Sequence[str], kinds: Sequence[str], name: str) -> str:
     """Write what stands above the page: the model's name, its types, and what it was trained with."""
     coloured = [(label, _colour(labels, label)) for label in labels]
-    return _template("head.html.jinja").render(labels=coloured, kinds=[NAMES[kind] for kind in kinds], name=name)
+    return _TEMPLATES.get_template("head.html.jinja").render(
+        labels=coloured, kinds=[NAMES[kind] for kind in kinds], name=name
+    )
 
 
 def rows_of(prediction: Prediction, labels: Sequence[str]) -> list[Row]:
@@ -137,14 +139,3 @@ def _frame(row: Row, box: Box) -> Frame:
 
 def _colour(labels: Sequence[str], label: str) -> str:
     return COLOURS[labels.index(label) % len(COLOURS)]
-
-
-def _template(name: str) -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)

@@ -98,13 +98,7 @@ def render(
         {entity.type for card in cards for row in card.rows for entity in (row.gold, row.predicted) if entity}
     )
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("gallery.css", "gallery.js"))
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = escaping_environment(FOLDER)
     environment.filters.update(shortened=shortened, box_words=box_words)
     return environment.get_template("page.html.jinja").render(
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -120,6 +114,17 @@ def render(
         colours={kind: place % COLOURS for place, kind in enumerate(types)},
         pieces=pieces,
         shapes=shapes,
+    )
+
+
+def escaping_environment(folder: Path) -> Environment:
+    """Jinja for a folder's HTML templates: what is put into one is escaped, and a name without a value is an error."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import msgpack
 
 from scanner_jax.lock import InUseError, locked
+from scanner_jax.noted import Noted
 from scanner_jax.store.layout import Value
 
 FILE = "progress.sqlite"
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failed (key TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
@@ -42,6 +42,7 @@ class Ledger:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._noted = Noted(connection)
 
     def keys(self) -> set[str]:
         """The images that need no more work, those that failed among them."""
@@ -59,24 +60,24 @@ class Ledger:
             # Software may change between a kill and going on: then all that took part are known.
             known = self.versions()
             if dict(versions) not in known:
-                self._set("versions", [*known, dict(versions)])
+                self._noted["versions"] = [*known, dict(versions)]
 
     def finish(self) -> None:
         """Note that nothing is left to do."""
         with self._connection:
-            self._set("whole", True)
+            self._noted["whole"] = True
 
     @property
     def is_whole(self) -> bool:
-        return bool(self._get("whole"))
+        return bool(self._noted["whole"])
 
     def settings(self) -> dict[str, Any]:
         """What its values depend on, as `open_ledger` was told; empty in one that was never begun."""
-        return self._get("settings") or {}
+        return self._noted["settings"] or {}
 
     def versions(self) -> list[dict[str, str]]:
         """The packages that took part, with their versions; several where they changed in between."""
-        return self._get("versions") or []
+        return self._noted["versions"] or []
 
     def count(self) -> int:
         """Images with a value."""
@@ -100,16 +101,9 @@ class Ledger:
         wanted, before = json.loads(json.dumps(settings)), self.settings()
         if not before:
             with self._connection:
-                self._set("settings", wanted)
+                self._noted["settings"] = wanted
         elif differences(before, wanted):
             raise ExtractionError(f"begun with other settings: {differences(before, wanted)}; {advice}")
-
-    def _get(self, name: str) -> Any:
-        row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return row and json.loads(row[0])
-
-    def _set(self, name: str, value: Any) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
 
 @contextlib.contextmanager

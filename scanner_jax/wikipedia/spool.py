@@ -14,9 +14,9 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from scanner_jax import __version__
+from scanner_jax.noted import Noted
 from scanner_jax.wikipedia.building import SPOOL, drop_spool
 from scanner_jax.wikipedia.entries import Disambiguation, Entry, Page, Redirect
 from scanner_jax.wikipedia.layout import FORMAT, WikipediaError
@@ -27,7 +27,6 @@ KEEP_EVERY = 1.0
 """Seconds between two commits: what a killed build does again."""
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, kind INTEGER, title TEXT, content TEXT);
 """
 
@@ -41,11 +40,12 @@ class Spool:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._noted = Noted(connection)
         self._kept = time.monotonic()
 
     def report(self) -> Report | None:
         """What has been read; None if nothing has."""
-        found = self._get("report")
+        found = self._noted["report"]
         if found is None:
             return None
         place = found.pop("place")
@@ -67,7 +67,7 @@ class Spool:
     @property
     def sha256(self) -> str | None:
         """Of the source, once all of it has been read."""
-        found: str | None = self._get("sha256")
+        found: str | None = self._noted["sha256"]
         return found
 
     def __len__(self) -> int:
@@ -84,25 +84,18 @@ class Spool:
             WikipediaError: versions differ.
         """
         used = _versions()
-        before = self._get("versions")
+        before = self._noted["versions"]
         if before not in (None, used):
             said = ", ".join(f"{name} {before.get(name)}, and is {used[name]}" for name in used)
             raise WikipediaError(f"a build was begun with other versions ({said}); begin anew: {RESTART}")
         with self._connection:
-            self._set("versions", used)
+            self._noted["versions"] = used
 
     def _keep(self, report: Report, sha256: str | None = None) -> None:
         with self._connection:
-            self._set("report", dataclasses.asdict(report))
-            self._set("sha256", sha256)
+            self._noted["report"] = dataclasses.asdict(report)
+            self._noted["sha256"] = sha256
         self._kept = time.monotonic()
-
-    def _get(self, name: str) -> Any:
-        row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return row and json.loads(row[0])
-
-    def _set(self, name: str, value: Any) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,20 @@ def tag(detection: Detection, params: Params, examples: Sequence[Example]) -> Wo
     return logits
 
 
+def tagging_programs(detection: Detection, params: Params) -> list[Callable[[], object]]:
+    """What compiles the programs that `tag` takes, whatever the sentences' lengths, and that are not compiled yet."""
+    none = np.zeros(0, np.int32)
+    return [
+        compile_one
+        for bucket in length_buckets(detection.max_tokens)
+        for compile_one in _passes(
+            detection,
+            params,
+            [DetectorFeatures(0, np.zeros(bucket, np.int32), words=none, positions=none, labels=none)],
+        ).missing()
+    ]
+
+
 def spans_of(logits: WordLogits) -> list[tuple[Span, ...]]:
     """Decode each sentence's spans from its words' logits, greedily."""
     return [spans_from_bio(rows.argmax(axis=-1).tolist()) for rows in logits]
@@ -191,10 +205,15 @@ def _logits(model: SpanDetector, params: Params, batch: Batch, rng: jax.Array | 
 
 
 def _tagging(detection: Detection, params: Params, examples: Sequence[Example]) -> Passes[DetectorFeatures]:
+    features = detector_features(examples, detection.tokenizer, max_tokens=detection.max_tokens)
+    return _passes(detection, params, features)
+
+
+def _passes(detection: Detection, params: Params, features: Sequence[DetectorFeatures]) -> Passes[DetectorFeatures]:
     return Passes(
         _forward(detection.model),
         params,
-        detector_features(examples, detection.tokenizer, max_tokens=detection.max_tokens),
+        features,
         functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens)),
         detection.eval_batch_size,
     )

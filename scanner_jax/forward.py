@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple
 
@@ -74,7 +74,7 @@ class Passes(NamedTuple, Generic[Features]):
                 programs[key] = self.forward.compiled(params, batch)
             return programs[key](params, batch)
 
-        pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiling")
+        pool = _pool()
         try:
             if missing := self.missing():
                 logger.info("compiling forward passes for %d shapes of batches", len(missing))
@@ -83,3 +83,14 @@ class Passes(NamedTuple, Generic[Features]):
             yield from predict(run, self.params, self.features, self.collate, batch_size=self.batch_size)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def compile_all(programs: Iterable[Callable[[], object]]) -> None:
+    """Call what compiles programs, some at a time, and wait until all are compiled."""
+    with _pool() as pool:
+        for compiling in [pool.submit(compile_one) for compile_one in programs]:
+            compiling.result()
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiling")

@@ -117,7 +117,7 @@ def _predict_file(options: argparse.Namespace) -> int:
         raise SentencesError(
             f"{len(read.problems):,} lines of {source} cannot be read; correct them, or pass --bad-lines skip"
         )
-    with opened(options) as (scanner, knowledge):
+    with opened(options, batch_size=options.batch_size) as (scanner, knowledge):
         if options.output is None:
             _write(sys.stdout, _predicted(scanner, read.sentences, knowledge, options.batch_size), options)
         else:

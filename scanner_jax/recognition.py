@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from scanner_jax.metrics import entity_counts
 from scanner_jax.models import EntityRecognizer, init_recognizer
 from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets
 from scanner_jax.predictions import Predicted
-from scanner_jax.prompts import build_prompt
+from scanner_jax.prompts import Cut, Prompt, build_prompt
 from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import NON_ENTITY, Example, Knowledge
@@ -217,6 +217,19 @@ def judge(recognition: Recognition, params: Params, prompted: Prompted) -> Judge
     return Judgement(types, overlaps)
 
 
+def judging_programs(recognition: Recognition, params: Params) -> list[Callable[[], object]]:
+    """What compiles the programs that `judge` takes, whatever the prompts' lengths, and that are not compiled yet."""
+    return [
+        compile_one
+        for bucket in length_buckets(recognition.max_tokens)
+        for compile_one in _passes(
+            recognition,
+            params,
+            [RecognizerFeatures(0, Prompt((0,) * bucket, 0, (), Cut()), label=0, overlaps=np.zeros(0, np.float32))],
+        ).missing()
+    ]
+
+
 def predicted_entities(
     recognition: Recognition, examples: Sequence[Example], prompted: Prompted, judgement: Judgement, *, grounded: bool
 ) -> list[list[Predicted]]:
@@ -278,7 +291,12 @@ def _logits(
 
 
 def _judging(recognition: Recognition, params: Params, prompted: Prompted) -> Passes[RecognizerFeatures]:
-    features = _features(recognition, prompted, None)
+    return _passes(recognition, params, _features(recognition, prompted, None))
+
+
+def _passes(
+    recognition: Recognition, params: Params, features: Sequence[RecognizerFeatures]
+) -> Passes[RecognizerFeatures]:
     return Passes(_forward(recognition.model), params, features, _collate(recognition), recognition.eval_batch_size)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,10 +14,12 @@ import jax
 from PIL import Image
 
 from scanner_jax.candidates import Candidate
+from scanner_jax.compilation_cache import keep_compiled
 from scanner_jax.decoding import DEFAULT_THRESHOLD, above
-from scanner_jax.detection import spans_of, tag
+from scanner_jax.detection import spans_of, tag, tagging_programs
 from scanner_jax.experts import Experts
 from scanner_jax.exported import Exported, open_exported
+from scanner_jax.forward import compile_all
 from scanner_jax.gathering import Gatherer, Told
 from scanner_jax.images import without_extension
 from scanner_jax.predictions import Predicted
@@ -25,13 +28,18 @@ from scanner_jax.questions import Entity as Entity
 from scanner_jax.questions import Picture as Picture
 from scanner_jax.questions import Prediction as Prediction
 from scanner_jax.questions import Request as Request
-from scanner_jax.recognition import judge, predicted_entities, write_prompts
+from scanner_jax.recognition import judge, judging_programs, predicted_entities, write_prompts
 from scanner_jax.store import Store
 from scanner_jax.types import Example, Knowledge, Span
 from scanner_jax.wikipedia import WikipediaIndex
 from scanner_jax.words import Words
 
 BATCH_SIZE = 32
+
+LEAST_SPANS = 8
+"""That the recognizer reads at once, however few texts do: one text has some."""
+
+logger = logging.getLogger(__name__)
 
 
 class Scanner:
@@ -50,7 +58,13 @@ class Scanner:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, experts: Mapping[str, str] | None = None, device: str | None = None
+        cls,
+        folder: str | Path,
+        *,
+        experts: Mapping[str, str] | None = None,
+        device: str | None = None,
+        compilation_cache: str | Path | bool = True,
+        warm_up: bool = False,
     ) -> Self:
         """Load an exported model.
 
@@ -59,11 +73,19 @@ class Scanner:
             experts: models to look at pictures with, by kind (captions, objects, regions, clip), where those that
                 the model names are not at hand under their names, or there are none: {"captions": "models/blip2"}.
             device: of the experts, as torch names it; by default a GPU where there is one.
+            compilation_cache: the folder for compiled programs, as of `keep_compiled`: True takes the user's own,
+                False leaves JAX as it is set.
+            warm_up: compile ahead what `predict` takes; `Scanner.warm_up` does it for batches.
 
         Raises:
             ExportError: no exported model, of a newer format, cut short or changed, or with another tokenizer.
         """
-        return cls(open_exported(folder), experts=experts, device=device)
+        if compilation_cache is not False:
+            keep_compiled(None if compilation_cache is True else compilation_cache)
+        scanner = cls(open_exported(folder), experts=experts, device=device)
+        if warm_up:
+            scanner.warm_up()
+        return scanner
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -131,8 +153,7 @@ class Scanner:
         wikipedia: WikipediaIndex | str | Path | None = None,
     ) -> list[Prediction]:
         """What `predict_batch` finds, with the words that were read and the knowledge that was used."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected at least 1")
+        _check(batch_size)
         requests = [Request(text=example) if isinstance(example, str) else example for example in examples]
         words = [request.split() for request in requests]
         # Their own ids need not be unique, and decoding goes by ids.
@@ -159,6 +180,26 @@ class Scanner:
             for item, predicted, own, own_known in zip(words, decoded, spans, known, strict=True)
         ]
 
+    def warm_up(self, *, batch_size: int = 1) -> int:
+        """Compile ahead every program that predictions can take, whatever the lengths of texts and prompts.
+
+        Args:
+            batch_size: of the predictions to come; 1 is `predict`'s.
+
+        Returns:
+            How many programs there were to compile, or to read from the compilation cache.
+        """
+        _check(batch_size)
+        detection, recognition = self._model.detection, self._model.recognition
+        programs: list[Callable[[], object]] = []
+        for rows in _all_rows(batch_size):
+            programs += tagging_programs(dataclasses.replace(detection, eval_batch_size=rows), self._detector)
+        for rows in _all_rows(max(batch_size, LEAST_SPANS)):
+            programs += judging_programs(dataclasses.replace(recognition, eval_batch_size=rows), self._recognizer)
+        logger.info("compiling %d programs ahead", len(programs))
+        compile_all(programs)
+        return len(programs)
+
     def close(self) -> None:
         """End the experts' process, if there is one; the next picture would start another."""
         self._gatherer.close()
@@ -174,7 +215,7 @@ class Scanner:
     ) -> list[list[Predicted]]:
         """Type the candidates, or reject them; boxes that score too low are taken away."""
         recognition = dataclasses.replace(
-            self._model.recognition, eval_batch_size=_rows(len(candidates), max(batch_size, 8))
+            self._model.recognition, eval_batch_size=_rows(len(candidates), max(batch_size, LEAST_SPANS))
         )
         try:
             prompted = write_prompts(recognition, candidates, known)
@@ -188,9 +229,19 @@ class Scanner:
         return above(predicted_entities(recognition, examples, prompted, judgement, grounded=grounded), self._threshold)
 
 
+def _check(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected at least 1")
+
+
 def _rows(count: int, most: int) -> int:
     """Rows of a batch for so many sequences: a power of two, so that few programs are compiled, or `most`."""
     return min(most, 1 << max(0, count - 1).bit_length())
+
+
+def _all_rows(most: int) -> list[int]:
+    """What `_rows` can say with that `most`."""
+    return sorted({_rows(count, most) for count in range(1, most + 1)})
 
 
 def _readable(words: Sequence[str]) -> tuple[str, ...]:

@@ -12,14 +12,16 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from scanner_jax.beginning import Training, TrainingSettings
 from scanner_jax.costs import ModelSizes
 from scanner_jax.encoder import EncoderConfig, Execution, Params
 from scanner_jax.forward import Forward, Passes
-from scanner_jax.loop import Training, TrainingSettings, train
+from scanner_jax.loop import train
 from scanner_jax.losses import cross_entropy, trust_your_teacher
 from scanner_jax.metrics import PRF, span_counts
 from scanner_jax.models import SpanDetector, init_detector
 from scanner_jax.pipeline import Batch, DetectorFeatures, collate_detector, detector_features, length_buckets
+from scanner_jax.placement import ONE_DEVICE, Placement
 from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tags import spans_from_bio
 from scanner_jax.tokens import Tokenizer
@@ -44,6 +46,7 @@ class Detection:
         eval_batch_size: windows a batch where no gradient is taken.
         pack_width: tokens of the rows that short sentences share in training; 0 gives each its own.
         execution: how the encoder's layers are computed.
+        placement: the devices that all of it runs on.
     """
 
     encoder: EncoderConfig
@@ -52,6 +55,7 @@ class Detection:
     eval_batch_size: int
     pack_width: int = 0
     execution: Execution = dataclasses.field(default_factory=Execution)
+    placement: Placement = ONE_DEVICE
 
     @property
     def model(self) -> SpanDetector:
@@ -107,6 +111,7 @@ def train_detector(
         folder=folder,
         vocabulary=vocabulary,
         watch=watch,
+        placement=detection.placement,
         ahead=() if dev is None else _tagging(detection, made.params, dev).missing(),
     )
 
@@ -211,17 +216,17 @@ def _tagging(detection: Detection, params: Params, examples: Sequence[Example]) 
 
 def _passes(detection: Detection, params: Params, features: Sequence[DetectorFeatures]) -> Passes[DetectorFeatures]:
     return Passes(
-        _forward(detection.model),
+        _forward(detection.model, detection.placement),
         params,
         features,
-        functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens)),
+        detection.placement.spread(functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens))),
         detection.eval_batch_size,
     )
 
 
 @functools.cache  # so that detectors share what is compiled for it
-def _forward(model: SpanDetector) -> Forward:
-    return Forward(functools.partial(_logits, model, rng=None))
+def _forward(model: SpanDetector, placement: Placement) -> Forward:
+    return Forward(functools.partial(_logits, model, rng=None), placement)
 
 
 def _dev_scores(detection: Detection, dev: Sequence[Example], params: Params) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import jax
 
 from scanner_jax.encoder import Params
 from scanner_jax.pipeline import Batch, Features, by_length, predict
+from scanner_jax.placement import ONE_DEVICE, Placement
 from scanner_jax.stepping import shape_of, structure_of
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,9 @@ logger = logging.getLogger(__name__)
 class Forward:
     """The programs of `function(params, batch)`; one object for what is to be shared."""
 
-    def __init__(self, function: Callable[[Params, Batch], Any]) -> None:
-        self._jitted = jax.jit(function)
+    def __init__(self, function: Callable[[Params, Batch], Any], placement: Placement = ONE_DEVICE) -> None:
+        self.placement = placement
+        self._jitted = jax.jit(function, out_shardings=placement.everywhere)
         self._lock = threading.Lock()
         self._programs: dict[Hashable, Future[jax.stages.Compiled]] = {}
 
@@ -34,7 +36,8 @@ class Forward:
             program = self._programs.setdefault(structure_of((params, batch)), own)
         if program is own:
             try:
-                own.set_result(self._jitted.lower(*shape_of((params, batch))).compile())
+                place, shapes = self.placement, shape_of((params, batch))
+                own.set_result(self._jitted.lower(place.abstract(shapes[0]), place.abstract_batch(shapes[1])).compile())
             except BaseException as error:
                 own.set_exception(error)
         return program.result()
@@ -72,7 +75,7 @@ class Passes(NamedTuple, Generic[Features]):
             key = structure_of(batch)
             if key not in programs:
                 programs[key] = self.forward.compiled(params, batch)
-            return programs[key](params, batch)
+            return programs[key](params, self.forward.placement.put_batch(batch))
 
         pool = _pool()
         try:
@@ -80,7 +83,8 @@ class Passes(NamedTuple, Generic[Features]):
                 logger.info("compiling forward passes for %d shapes of batches", len(missing))
             for compile_one in missing:
                 pool.submit(compile_one)
-            yield from predict(run, self.params, self.features, self.collate, batch_size=self.batch_size)
+            params = self.forward.placement.put(self.params)
+            yield from predict(run, params, self.features, self.collate, batch_size=self.batch_size)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -14,8 +14,9 @@ from scanner_jax.convert import fingerprint_encoder, load_config, resolve_encode
 from scanner_jax.corpora import Corpus, load_corpus
 from scanner_jax.encoder import EncoderConfig
 from scanner_jax.optim import make_optimizer
+from scanner_jax.placement import PlacementError
 from scanner_jax.retrieval import KnowledgeSources
-from scanner_jax.settings import execution, training_settings
+from scanner_jax.settings import execution, placement, training_settings
 from scanner_jax.store import Store, StoreError, import_command
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 from scanner_jax.types import Example
@@ -218,6 +219,7 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     if config.images is not None and not Path(config.images).is_dir():
         problems.append(f"images={config.images}: no such folder; None takes images/ in the corpus, if it is there")
     _attempt(problems, "execution", lambda: execution(config))
+    problems += _mesh_problems(config)
     if problem := lookup_problem(config.knowledge.wikipedia_lookups):
         problems.append(f"knowledge.wikipedia_lookups={tuple(config.knowledge.wikipedia_lookups)}: {problem}")
     if not 0 <= config.knowledge.wikipedia_fulltext_score <= 1:
@@ -242,6 +244,23 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
     return problems + [
         f"{name}={given}: expected at least {low}" for name, (given, low) in least.items() if given < low
     ]
+
+
+def _mesh_problems(config: ConfigDict) -> list[str]:
+    """Devices that are not there, or that do not divide what is to be spread over them."""
+    try:
+        devices = placement(config).devices
+    except PlacementError as error:
+        return [str(error)]
+    problems = [
+        f"{stage}.batch_size={config[stage].batch_size}: expected a multiple of {devices}, the devices that mesh.data="
+        f"{config.mesh.data} and mesh.fsdp={config.mesh.fsdp} spread a batch over"
+        for stage in ("detector", "recognizer")
+        if config[stage].batch_size % devices
+    ]
+    if config.profile and devices > 1:
+        problems.append(f"profile=True: steps are measured against one device's limits, but the mesh has {devices}")
+    return problems
 
 
 def _corpus_problems(config: ConfigDict, corpus: Corpus) -> list[str]:

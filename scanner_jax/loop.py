@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import logging
@@ -14,19 +13,18 @@ from typing import Any, NamedTuple
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
+from scanner_jax.beginning import Training, TrainingSettings, begin
 from scanner_jax.checkpoint import Checkpoints, Saved
 from scanner_jax.encoder import Params
 from scanner_jax.interrupt import Interrupted, deferred_signals
-from scanner_jax.optim import Milestones, OptimizerSettings, decay_factors, make_optimizer
-from scanner_jax.pipeline import Batch, Features, steps_per_epoch, training_batches
+from scanner_jax.pipeline import Batch, Features, steps_per_epoch
+from scanner_jax.placement import ONE_DEVICE, Placement
 from scanner_jax.progress import Progress, open_progress
-from scanner_jax.stepping import Course, LossFn, Stepper, TrainState, Watch, shape_of
-from scanner_jax.vocabulary import Tables, Vocabulary, VocabularyError
+from scanner_jax.stepping import LossFn, Stepper, TrainState, Watch, shape_of
+from scanner_jax.vocabulary import Tables, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -40,56 +38,6 @@ class Best(NamedTuple):
     score: np.float64
     step: np.int64
     params: Params
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How one model is trained.
-
-    Attributes:
-        optimizer: what decides each update.
-        epochs: passes over the training set; dev is scored after each.
-        batch_size: sentences or prompts a step.
-        checkpoint_every: steps between checkpoints besides those after each epoch.
-        log_every: steps between two looks at the loss, each of which waits for the device.
-        steps_per_dispatch: steps that the host starts at once, where so many batches in a row have one shape.
-    """
-
-    optimizer: OptimizerSettings
-    epochs: int
-    batch_size: int
-    checkpoint_every: int
-    log_every: int
-    steps_per_dispatch: int = 1
-
-
-class Training(NamedTuple):
-    """What is trained: parameters to start from, the loss of a batch, the training set, and how it becomes batches.
-
-    Attributes:
-        collate: `collate(features, batch_size=...)` pads some of the features to a batch.
-    """
-
-    params: Params
-    loss_fn: LossFn
-    features: Sequence[Any]
-    collate: Callable[..., Batch]
-
-
-class Beginning(NamedTuple):
-    """A training before its first step.
-
-    Attributes:
-        tables: the word embeddings that it holds, and the others.
-        batches: those of all epochs.
-        state: before the first step, on the device.
-        course: its keys and milestones.
-    """
-
-    tables: Tables
-    batches: grain.DatasetIterator
-    state: TrainState
-    course: Course
 
 
 class DivergedError(RuntimeError):
@@ -110,6 +58,7 @@ def train(
     vocabulary: Vocabulary | None = None,
     watch: Watch | None = None,
     ahead: Sequence[Callable[[], object]] = (),
+    placement: Placement = ONE_DEVICE,
 ) -> Params:
     """Train on the features, going on from the folder's last checkpoint, and return the best parameters.
 
@@ -132,6 +81,7 @@ def train(
             as they would. None trains all. A run may go on with another one than it began with.
         watch: looks on while steps are made.
         ahead: compile what `evaluate` runs; they are called beside the first steps, after what compiles those.
+        placement: the devices. A run may go on with others than it began with.
 
     Returns:
         The parameters with the best score (the latest among equals), as numpy arrays.
@@ -149,16 +99,25 @@ def train(
     total = epoch * settings.epochs
     params = jax.tree.map(np.asarray, params)  # so that the device need not keep them
     training = Training(params, loss_fn, features, collate)
-    tables, batches, state, course = begin(training, settings=settings, seed=seed, vocabulary=vocabulary)
+    tables, batches, state, course = begin(
+        training, settings=settings, seed=seed, vocabulary=vocabulary, placement=placement
+    )
     best = Best(np.float64(-math.inf), np.int64(0), _copied(state.params)) if evaluate else None
     with Checkpoints(folder / "checkpoints") as checkpoints, deferred_signals() as signals:
         if checkpoints.last_step is not None:
             saved = checkpoints.restore_last(functools.partial(tables.abstract, (state, best)))
-            state, best = _restored(saved, tables)
+            state, best = _restored(saved, tables, placement)
             batches.set_state(saved.position)
         step = start = int(state.step)
         progress = open_progress(name, folder, start=start)
-        stepper = Stepper(loss_fn, settings.optimizer, state=state, course=course, at_once=settings.steps_per_dispatch)
+        stepper = Stepper(
+            loss_fn,
+            settings.optimizer,
+            state=state,
+            course=course,
+            at_once=settings.steps_per_dispatch,
+            placement=placement,
+        )
         # Nothing is lost by leaving at once before the run's first step; afterwards signals wait until it is saved.
         with signals.at_once(_saved(name, start, total)), progress.timed("compiling"):
             _compile_ahead(stepper, batches, min(total - start, EPOCHS_AHEAD * epoch, BATCHES_AHEAD), ahead, progress)
@@ -211,52 +170,14 @@ def train(
     return tables.whole(best.params, int(best.step))
 
 
-def begin(
-    training: Training, *, settings: TrainingSettings, seed: int, vocabulary: Vocabulary | None = None
-) -> Beginning:
-    """Make ready what a training's first step takes; the arguments are those of `train`.
-
-    Raises:
-        VocabularyError: the vocabulary does not fit the parameters or AWP.
-    """
-    total = steps_per_epoch(len(training.features), settings.batch_size) * settings.epochs
-    milestones = settings.optimizer.milestones(total)
-    tables = _tables(training.params, vocabulary, settings.optimizer, milestones)
-    batches = training_batches(
-        training.features,
-        functools.partial(tables.held.renumbered(training.collate), batch_size=settings.batch_size),
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        seed=seed,
-    )
-    state = _state(tables.held.shrink(training.params), make_optimizer(settings.optimizer, milestones))
-    return Beginning(tables, batches, state, Course(jax.random.key(seed), Milestones(*map(jnp.int32, milestones))))
-
-
-def _tables(
-    params: Params, vocabulary: Vocabulary | None, settings: OptimizerSettings, milestones: Milestones
-) -> Tables:
-    if vocabulary is not None and settings.awp_gamma and "embedding" in settings.awp_tensors:
-        raise VocabularyError(
-            "AWP moves a table by a part of its whole norm, which is not known where only the vocabulary in use is "
-            "trained; leave embedding out of awp_tensors, or train the whole vocabulary"
-        )
-    return Tables.of(params, vocabulary, decay_factors(settings, milestones))
-
-
-def _state(params: Params, tx: optax.GradientTransformationExtraArgs) -> TrainState:
-    params = jax.tree.map(jnp.array, params)  # copied, because the first step donates them
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-
-
-def _restored(saved: Saved, tables: Tables) -> tuple[TrainState, Best | None]:
+def _restored(saved: Saved, tables: Tables, placement: Placement) -> tuple[TrainState, Best | None]:
     """What a checkpoint holds, with the rows of the vocabulary that this training holds."""
     state, best = saved.state
     params = tables.params_of(saved.rows, state.params, int(state.step))
     opt_state = tables.moments_of(saved.rows, state.opt_state)
     if best is not None:
         best = best._replace(params=tables.params_of(saved.rows, best.params, int(best.step)))
-    return jax.tree.map(jnp.array, TrainState(state.step, params, opt_state)), best
+    return placement.copied(TrainState(state.step, params, opt_state)), best
 
 
 def _compile_ahead(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from scanner_jax.beginning import Beginning, TrainingSettings, begin
 from scanner_jax.candidates import Candidate
 from scanner_jax.command_line import CONFIG, PREPARED, config_name, parse_flags, quieten, refuse_words
 from scanner_jax.costs import ModelSizes
@@ -29,7 +30,6 @@ from scanner_jax.devices import Device, DeviceError, named_device, this_device
 from scanner_jax.encoder import EncoderConfig, Params, init_encoder
 from scanner_jax.files import explain, write_json
 from scanner_jax.inputs import InputError, open_inputs
-from scanner_jax.loop import Beginning, TrainingSettings, begin
 from scanner_jax.metering import Measured, Meter, bucket_of, legend, table
 from scanner_jax.pipeline import Batch, steps_per_epoch
 from scanner_jax.prompts import PromptError

@@ -12,17 +12,19 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from scanner_jax.beginning import Training, TrainingSettings
 from scanner_jax.candidates import Candidate, Prompted, gold_class, object_overlaps
 from scanner_jax.costs import ModelSizes
 from scanner_jax.decoding import Judgement, TypeLogits, above, best_threshold, decode, entities_of
 from scanner_jax.encoder import EncoderConfig, Execution, Params
 from scanner_jax.forward import Forward, Passes
 from scanner_jax.grounding import grounded_counts
-from scanner_jax.loop import Training, TrainingSettings, train
+from scanner_jax.loop import train
 from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
 from scanner_jax.metrics import entity_counts
 from scanner_jax.models import EntityRecognizer, init_recognizer
 from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets
+from scanner_jax.placement import ONE_DEVICE, Placement
 from scanner_jax.predictions import Predicted
 from scanner_jax.prompts import Cut, Prompt, build_prompt
 from scanner_jax.stepping import LossFn, Watch
@@ -44,6 +46,7 @@ class Recognition:
         eval_batch_size: prompts a batch where no gradient is taken.
         pack_width: tokens of the rows that short prompts share in training; 0 gives each its own.
         execution: how the encoder's layers are computed.
+        placement: the devices that all of it runs on.
     """
 
     encoder: EncoderConfig
@@ -54,6 +57,7 @@ class Recognition:
     eval_batch_size: int
     pack_width: int = 0
     execution: Execution = dataclasses.field(default_factory=Execution)
+    placement: Placement = ONE_DEVICE
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -154,6 +158,7 @@ def train_recognizer(
         folder=folder,
         vocabulary=vocabulary,
         watch=watch,
+        placement=recognition.placement,
         ahead=() if dev is None else _judging(recognition, made.params, dev[1]).missing(),
     )
 
@@ -297,9 +302,11 @@ def _judging(recognition: Recognition, params: Params, prompted: Prompted) -> Pa
 def _passes(
     recognition: Recognition, params: Params, features: Sequence[RecognizerFeatures]
 ) -> Passes[RecognizerFeatures]:
-    return Passes(_forward(recognition.model), params, features, _collate(recognition), recognition.eval_batch_size)
+    forward = _forward(recognition.model, recognition.placement)
+    collate = recognition.placement.spread(_collate(recognition))
+    return Passes(forward, params, features, collate, recognition.eval_batch_size)
 
 
 @functools.cache  # so that recognizers share what is compiled for it
-def _forward(model: EntityRecognizer) -> Forward:
-    return Forward(functools.partial(_logits, model, rng=None))
+def _forward(model: EntityRecognizer, placement: Placement) -> Forward:
+    return Forward(functools.partial(_logits, model, rng=None), placement)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict, config_dict
 
+from scanner_jax.beginning import TrainingSettings
 from scanner_jax.encoder_config import Execution
-from scanner_jax.loop import TrainingSettings
 from scanner_jax.optim import OptimizerSettings
+from scanner_jax.placement import Placement, place
 from scanner_jax.retrieval import CLIP_TEMPLATE
 
 
@@ -73,6 +74,12 @@ def paper_settings() -> ConfigDict:
                 "fused_projections": False,  # query, key and value in one product
                 "used_vocabulary": True,  # train the embeddings of tokens that occur, and put the others back
             },
+            # How many devices a batch is spread over: data times fsdp, which each batch_size must be a multiple of
+            # (docs/scaling.md). No part of a phase's hash either.
+            "mesh": {
+                "data": 1,  # -1: as many as there are
+                "fsdp": 1,  # over these the parameters and the optimizer's moments are spread too
+            },
         }
     )
 
@@ -110,6 +117,15 @@ def execution(config: ConfigDict) -> Execution:
     """
     chosen = config.execution
     return Execution(scan_layers=chosen.scan_layers, remat=chosen.remat, fused_projections=chosen.fused_projections)
+
+
+def placement(config: ConfigDict) -> Placement:
+    """The devices that models run on.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    return place(data=config.mesh.data, fsdp=config.mesh.fsdp)
 
 
 def _training(*, weight_decay: float, awp: bool, pack_width: int) -> dict[str, object]:

@@ -36,7 +36,7 @@ from scanner_jax.recognition import (
     write_prompts,
 )
 from scanner_jax.retrieval import Orders, coverage, found_by, ordered_by, read_orders, retrieve
-from scanner_jax.settings import execution, training_settings
+from scanner_jax.settings import execution, placement, training_settings
 from scanner_jax.types import Entity, Example, Span
 from scanner_jax.vocabulary import Vocabulary
 from scanner_jax.watching import Watching
@@ -269,6 +269,7 @@ def detection_of(run: Run) -> Detection:
         eval_batch_size=run.config.detector.eval_batch_size,
         pack_width=run.config.detector.pack_width,
         execution=execution(run.config),
+        placement=placement(run.config),
     )
 
 
@@ -284,6 +285,7 @@ def recognition_of(run: Run) -> Recognition:
         eval_batch_size=settings.eval_batch_size,
         pack_width=settings.pack_width,
         execution=execution(run.config),
+        placement=placement(run.config),
     )
 
 

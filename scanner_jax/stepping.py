@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from scanner_jax.encoder import Params
 from scanner_jax.optim import Milestones, OptimizerSettings, make_optimizer
 from scanner_jax.pipeline import Batch
+from scanner_jax.placement import ONE_DEVICE, Placement
 
 LossFn = Callable[[Params, Batch, jax.Array], Float[Array, ""]]
 """(params, batch, dropout key) -> loss; pure."""
@@ -102,7 +103,14 @@ class Stepper:
     """
 
     def __init__(
-        self, loss_fn: LossFn, settings: OptimizerSettings, *, state: TrainState, course: Course, at_once: int = 1
+        self,
+        loss_fn: LossFn,
+        settings: OptimizerSettings,
+        *,
+        state: TrainState,
+        course: Course,
+        at_once: int = 1,
+        placement: Placement = ONE_DEVICE,
     ) -> None:
         """Prepare for a training.
 
@@ -112,11 +120,13 @@ class Stepper:
             state: of the shapes that all its states have.
             course: the training's.
             at_once: how many batches go into one dispatch where so many in a row have one shape.
+            placement: of state and course, and of the batches that come from the host.
         """
         self.settings = settings
         self.course = course
         self._at_once = at_once
-        self._compile = functools.partial(_compiled, loss_fn, settings, structure_of((state, course)))
+        self._placement = placement
+        self._compile = functools.partial(_compiled, loss_fn, settings, placement, structure_of((state, course)))
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiling")
         self._steps: dict[tuple[Hashable, int], Future[CompiledStep]] = {}
 
@@ -154,7 +164,9 @@ class Stepper:
         """Make one update for each batch, in order; the state that is given is donated."""
         losses = []
         for step, chosen in self._plan(batches):
-            batch = jax.tree.map(lambda *arrays: np.stack(arrays), *chosen) if len(chosen) > 1 else chosen[0]
+            several = len(chosen) > 1
+            batch = jax.tree.map(lambda *arrays: np.stack(arrays), *chosen) if several else chosen[0]
+            batch = self._placement.put_batch(batch, stacked=several)
             state, loss = step.result().executable(state, batch, self.course)
             losses.append(loss)
         return state, losses
@@ -185,14 +197,21 @@ def structure_of(tree: Any) -> Hashable:
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(loss_fn: LossFn, settings: OptimizerSettings, held: Any, batch: Any, count: int) -> CompiledStep:
+def _compiled(
+    loss_fn: LossFn, settings: OptimizerSettings, placement: Placement, held: Any, batch: Any, count: int
+) -> CompiledStep:
     """The compiled step for a state and a course of one structure, and `count` batches of another."""
     (state, course), batch = (jax.tree.unflatten(*structure) for structure in (held, batch))
     step: Callable[..., Any] = train_step
     if count > 1:
         step = train_steps
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), batch)
-    jitted = jax.jit(functools.partial(step, loss_fn, settings), donate_argnums=0)
+    jitted = jax.jit(
+        functools.partial(step, loss_fn, settings),
+        donate_argnums=0,
+        out_shardings=(placement.shardings(state), placement.everywhere),
+    )
     started = time.perf_counter()
-    executable = jitted.lower(state, batch, course).compile()
+    batch = placement.abstract_batch(batch, stacked=count > 1)
+    executable = jitted.lower(placement.abstract(state), batch, placement.abstract(course)).compile()
     return CompiledStep(executable, time.perf_counter() - started)

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from scanner_jax import checkpoint
+from scanner_jax.beginning import TrainingSettings
 from scanner_jax.files import CHECKSUMS
 from scanner_jax.interrupt import Interrupted
-from scanner_jax.loop import TrainingSettings, train
+from scanner_jax.loop import train
 from scanner_jax.optim import OptimizerSettings
 
 SETTINGS = TrainingSettings(

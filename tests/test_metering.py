@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from scanner_jax.beginning import TrainingSettings, begin
 from scanner_jax.costs import forward_flops
 from scanner_jax.detection import Detection, detector_training, train_detector
 from scanner_jax.devices import Device
 from scanner_jax.encoder import EncoderConfig, init_encoder
 from scanner_jax.files import read_json
-from scanner_jax.loop import TrainingSettings, begin
 from scanner_jax.metering import Bucket, Meter, bucket_of, legend, lengths_of, table
 from scanner_jax.optim import OptimizerSettings
 from scanner_jax.pipeline import collate_detector, detector_features

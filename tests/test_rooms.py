@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 ROOMS = """
     types files noted lock interrupt throughput boxes images tags tokens metrics grounding protocols predictions
     alignment devices encoder_config costs encoder convert models losses awp optim
-    corpora store images wikipedia retrieval prompts packing pipeline vocabulary stepping forward
+    corpora store images wikipedia retrieval prompts packing pipeline vocabulary placement stepping forward
     metering watching
-    evaluate checkpoint progress loop detection candidates decoding recognition analysis
+    evaluate checkpoint progress beginning loop detection candidates decoding recognition analysis
     settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling
     torch_folders stablehlo stablehlo_example exported model_card words export
     compilation_cache experts gathering questions scanner sentences drawing model_options predict app

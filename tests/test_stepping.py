@@ -152,7 +152,7 @@ def test_a_run_says_what_its_time_went_into(tmp_path):
 def test_what_has_not_begun_to_compile_is_left_out_at_the_end(monkeypatch):
     going_on, begun = threading.Event(), []
 
-    def slow(loss_fn, settings, held, batch, count):
+    def slow(loss_fn, settings, placement, held, batch, count):
         begun.append(batch)
         assert going_on.wait(10)
 

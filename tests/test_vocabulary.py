@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scanner_jax.beginning import TrainingSettings
 from scanner_jax.detection import detector_loss
 from scanner_jax.encoder import EncoderConfig, init_encoder
-from scanner_jax.loop import TrainingSettings, train
+from scanner_jax.loop import train
 from scanner_jax.models import SpanDetector, init_detector
 from scanner_jax.optim import OptimizerSettings, decay_factors, make_optimizer
 from scanner_jax.pipeline import DetectorFeatures, collate_detector

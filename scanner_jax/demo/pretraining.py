@@ -17,13 +17,14 @@ from flax import traverse_util
 from jaxtyping import Array, Float, Int
 from safetensors.numpy import save_file
 
+from scanner_jax.beginning import TrainingSettings
 from scanner_jax.convert import tensor_names
 from scanner_jax.demo.scenes import caption, detect, make_scene
 from scanner_jax.demo.tweets import write_sentence
 from scanner_jax.demo.world import Thing, World, page
 from scanner_jax.encoder import Encoder, EncoderConfig, Params, init_encoder
 from scanner_jax.files import write_json
-from scanner_jax.loop import TrainingSettings, train
+from scanner_jax.loop import train
 from scanner_jax.losses import masked_mean
 from scanner_jax.optim import OptimizerSettings
 from scanner_jax.pipeline import Batch

@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from scanner_jax.encoder_config import EncoderConfig, Execution
 
 FLOAT_BYTES = 4
-"""Parameters, gradients, moments and activations are float32."""
+"""Parameters, gradients and moments are float32."""
+
+ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2}
+"""Activations are of the dtype that layers compute in."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,8 +80,8 @@ def step_bytes(model: ModelSizes, *, parameters: int, rows: int, tokens: int, gr
 
     Of every parameter 8 floats: weight, two moments and gradient are read, and the same are written. AWP adds 4: the
     first gradient is read, perturbed weights are written and read, the second gradient is written. What the backward
-    pass needs of each layer is written and read once a gradient: per token 6 d + f floats and a row of every head's
-    attention probabilities; with `remat="dots"` 6 d + f; with `remat="layers"` d.
+    pass needs of each layer is written and read once a gradient: per token 6 d + f numbers and a row of every head's
+    attention probabilities, but for `attention="cudnn"`; with `remat="dots"` 6 d + f; with `remat="layers"` d.
 
     A lower bound: caches save nothing of it where parameters are larger than they are, and a real step moves more.
 
@@ -90,13 +93,15 @@ def step_bytes(model: ModelSizes, *, parameters: int, rows: int, tokens: int, gr
         gradients: taken in the step: 2 once AWP has begun, else 1.
     """
     encoder = model.encoder
+    probabilities = 0 if model.execution.attention == "cudnn" else encoder.num_heads * tokens
     kept = {
-        "none": 6 * encoder.hidden_size + encoder.intermediate_size + encoder.num_heads * tokens,
+        "none": 6 * encoder.hidden_size + encoder.intermediate_size + probabilities,
         "dots": 6 * encoder.hidden_size + encoder.intermediate_size,
         "layers": encoder.hidden_size,
     }[model.execution.remat]
     activations = 2 * gradients * encoder.num_layers * rows * tokens * kept
-    return FLOAT_BYTES * ((8 + 4 * (gradients - 1)) * parameters + activations)
+    moved = FLOAT_BYTES * (8 + 4 * (gradients - 1)) * parameters
+    return moved + ACTIVATION_BYTES[model.execution.compute_dtype] * activations
 
 
 def _dense_flops(model: ModelSizes, lengths: Sequence[int]) -> int:

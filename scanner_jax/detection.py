@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from scanner_jax.beginning import Training, TrainingSettings
 from scanner_jax.costs import ModelSizes
-from scanner_jax.encoder import EncoderConfig, Execution, Params
+from scanner_jax.encoder import EncoderConfig, Execution, Params, in_float32
 from scanner_jax.forward import Forward, Passes
 from scanner_jax.loop import train
 from scanner_jax.losses import cross_entropy, trust_your_teacher
@@ -45,7 +45,7 @@ class Detection:
         max_tokens: longer sentences are windowed.
         eval_batch_size: windows a batch where no gradient is taken.
         pack_width: tokens of the rows that short sentences share in training; 0 gives each its own.
-        execution: how the encoder's layers are computed.
+        execution: how the encoder's layers are computed in training.
         placement: the devices that all of it runs on.
     """
 
@@ -59,7 +59,13 @@ class Detection:
 
     @property
     def model(self) -> SpanDetector:
+        """What is trained."""
         return SpanDetector(self.encoder, self.execution)
+
+    @property
+    def reader(self) -> SpanDetector:
+        """What tags: the same in float32, whatever it was trained in, as an exported model does."""
+        return SpanDetector(self.encoder, in_float32(self.execution))
 
     @property
     def sizes(self) -> ModelSizes:
@@ -216,7 +222,7 @@ def _tagging(detection: Detection, params: Params, examples: Sequence[Example]) 
 
 def _passes(detection: Detection, params: Params, features: Sequence[DetectorFeatures]) -> Passes[DetectorFeatures]:
     return Passes(
-        _forward(detection.model, detection.placement),
+        _forward(detection.reader, detection.placement),
         params,
         features,
         detection.placement.spread(functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens))),

@@ -47,6 +47,10 @@ class Device:
             raise DeviceError(f"precision={chosen}: of {self.name} are known: {', '.join(self.peaks)}")
         return chosen, self.peaks[chosen]
 
+    def usual(self, compute_dtype: str) -> str:
+        """The precision of products where layers compute in "float32" or "bfloat16"; bf16 only where it is known."""
+        return "bf16" if compute_dtype == "bfloat16" and "bf16" in self.peaks else self.peak()[0]
+
     def describe(self, precision: str | None = None) -> str:
         """Name, limits and source in a line."""
         chosen, peak = self.peak(precision)

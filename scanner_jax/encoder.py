@@ -24,17 +24,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from scanner_jax.attention import Attention, Visible, kernel, visibility
+from scanner_jax.attention import Segments as Segments
 from scanner_jax.encoder_config import EncoderConfig as EncoderConfig
 from scanner_jax.encoder_config import Execution as Execution
 from scanner_jax.encoder_config import Params as Params
-
-Segments = Bool[Array, "b t"] | Int[Array, "b t"]
-"""The sequence of its row that each token belongs to, from 1, and 0 at padding; bools where a row holds but one."""
-
-Dropout = jax.Array | None
-"""A key to draw dropout from; None for no dropout."""
+from scanner_jax.encoder_config import in_float32 as in_float32
+from scanner_jax.layers import Dropout, Embeddings, FeedForward
 
 
 def token_positions(config: EncoderConfig, segments: Segments) -> Int[Array, "b t"]:
@@ -50,126 +48,6 @@ def token_positions(config: EncoderConfig, segments: Segments) -> Int[Array, "b 
     return jnp.where(segments > 0, offset + 1, 0) + config.pad_token_id
 
 
-def visibility(segments: Segments) -> Bool[Array, "b 1 #t t"]:
-    """Which tokens (last axis) each token may attend to: those of its own sequence."""
-    if segments.dtype == jnp.bool_:
-        return segments[:, None, None, :]
-    return (segments[:, :, None] == segments[:, None, :])[:, None]
-
-
-def _dense(config: EncoderConfig, features: int, *, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=nn.initializers.normal(config.initializer_range), name=name)
-
-
-def _layer_norm(config: EncoderConfig) -> nn.LayerNorm:
-    # The fast variance (mean of squares minus squared mean) cancels badly at BERT's eps of 1e-12.
-    return nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, name="layer_norm")
-
-
-def _drop(x: Array, rate: float, rng: Dropout) -> Array:
-    return nn.Dropout(rate)(x, deterministic=rng is None, rng=rng)
-
-
-class _WordEmbedding(nn.Module):
-    """Flax's Embed, but for a table that is given with other rows than the config's: training may hold those in use."""
-
-    config: EncoderConfig
-
-    @nn.compact
-    def __call__(self, token_ids: Int[Array, "b t"]) -> Float[Array, "b t d"]:
-        config = self.config
-        if self.has_variable("params", "embedding"):
-            table: Any = self.get_variable("params", "embedding")
-        else:
-            init = nn.initializers.normal(config.initializer_range)
-            table = self.param("embedding", init, (config.vocab_size, config.hidden_size))
-        return jnp.take(table, token_ids, axis=0)  # NaN for ids beyond the table, rather than another token's row
-
-
-class Embeddings(nn.Module):
-    """Word, position and token-type embeddings, normalised; the token type is always 0."""
-
-    config: EncoderConfig
-
-    @nn.compact
-    def __call__(
-        self, token_ids: Int[Array, "b t"], positions: Int[Array, "b t"], rng: Dropout
-    ) -> Float[Array, "b t d"]:
-        config = self.config
-        init = nn.initializers.normal(config.initializer_range)
-        tables = {
-            name: nn.Embed(rows, config.hidden_size, embedding_init=init, name=name)
-            for name, rows in (
-                ("position", config.max_position_embeddings),
-                ("token_type", config.type_vocab_size),
-            )
-        }
-        token_type = tables["token_type"](jnp.zeros((1, 1), jnp.int32))
-        x = _WordEmbedding(config, name="word")(token_ids) + tables["position"](positions) + token_type
-        return _drop(_layer_norm(config)(x), config.hidden_dropout, rng)
-
-
-class _Weights(nn.Module):
-    """Kernel and bias of a Dense layer, for a product that is taken elsewhere."""
-
-    config: EncoderConfig
-    features: int
-
-    @nn.compact
-    def __call__(self, inputs: int) -> tuple[Float[Array, "i f"], Float[Array, " f"]]:
-        kernel = self.param("kernel", nn.initializers.normal(self.config.initializer_range), (inputs, self.features))
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with its residual connection and LayerNorm."""
-
-    config: EncoderConfig
-    fused: bool = False
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 #t t"], rng: Dropout
-    ) -> Float[Array, "b t d"]:
-        """Attend from every token to the visible ones (last axis of `visible`)."""
-        config = self.config
-        heads = (config.num_heads, config.hidden_size // config.num_heads)
-        query, key, value = (part.reshape(*x.shape[:2], *heads) for part in self._projections(x))
-        rngs = (None, None) if rng is None else jax.random.split(rng)
-        scores = jnp.einsum("bqhk,bthk->bhqt", query * heads[1] ** -0.5, key)
-        # The softmax runs in float32 at least, whatever the layers compute in.
-        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-        # The lowest number, not -inf: a row of padding alone then gives a mean rather than NaN.
-        scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
-        probabilities = nn.softmax(scores).astype(x.dtype)
-        # Dropped per head and position, as in torch; Linen's own attention would share one draw.
-        probabilities = _drop(probabilities, config.attention_dropout, rngs[0])
-        context = jnp.einsum("bhqt,bthk->bqhk", probabilities, value).reshape(x.shape)
-        out = _dense(config, config.hidden_size, name="out")(context)
-        return _layer_norm(config)(x + _drop(out, config.hidden_dropout, rngs[1]))
-
-    def _projections(self, x: Float[Array, "b t d"]) -> list[Float[Array, "b t d"]]:
-        names, width = ("query", "key", "value"), self.config.hidden_size
-        if not self.fused:
-            return [_dense(self.config, width, name=name)(x) for name in names]
-        weights = [_Weights(self.config, width, name=name)(width) for name in names]
-        kernels, biases = zip(*weights, strict=True)
-        return jnp.split(x @ jnp.concatenate(kernels, axis=1) + jnp.concatenate(biases), 3, axis=-1)
-
-
-class FeedForward(nn.Module):
-    """The position-wise network (exact, erf GELU) with its residual connection and LayerNorm."""
-
-    config: EncoderConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], rng: Dropout) -> Float[Array, "b t d"]:
-        config = self.config
-        hidden = nn.gelu(_dense(config, config.intermediate_size, name="up")(x), approximate=False)
-        out = _dense(config, config.hidden_size, name="down")(hidden)
-        return _layer_norm(config)(x + _drop(out, config.hidden_dropout, rng))
-
-
 class Layer(nn.Module):
     """One post-LayerNorm transformer layer."""
 
@@ -177,9 +55,7 @@ class Layer(nn.Module):
     fused: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 #t t"], rng: Dropout
-    ) -> Float[Array, "b t d"]:
+    def __call__(self, x: Float[Array, "b t d"], visible: Visible, rng: Dropout) -> Float[Array, "b t d"]:
         rngs = (None, None) if rng is None else jax.random.split(rng)
         x = Attention(self.config, self.fused, name="attention")(x, visible, rngs[0])
         return FeedForward(self.config, name="feed_forward")(x, rngs[1])
@@ -203,7 +79,7 @@ class Encoder(nn.Module):
             deterministic: False draws dropout from the `dropout` random stream.
 
         Returns:
-            The last layer's vectors.
+            The last layer's vectors, in the parameters' dtype, whatever the layers compute in.
 
         Raises:
             ValueError: the rows are longer than the checkpoint's position table allows.
@@ -215,22 +91,31 @@ class Encoder(nn.Module):
         rngs = None if deterministic else jax.random.split(self.make_rng("dropout"), config.num_layers + 1)
         rng = None if rngs is None else rngs[-1]
         x = Embeddings(config, name="embeddings")(token_ids, token_positions(config, segments), rng)
-        visible = visibility(segments)
+        dtype = x.dtype
+        if self.execution.compute_dtype != "float32":  # else that of the parameters, which tests have in float64
+            x = x.astype(self.execution.compute_dtype)
+        dropout, shared = rngs is not None and config.attention_dropout > 0, segments.dtype != jnp.bool_
+        visible = visibility(segments, kernel(config, self.execution, dropout=dropout, shared=shared))
+        return self._layers(x, visible, None if rngs is None else rngs[:-1]).astype(dtype)
+
+    def _layers(self, x: Float[Array, "b t d"], visible: Visible, rngs: Dropout) -> Float[Array, "b t d"]:
+        """Send the embeddings through all layers; each has one of the keys."""
+        config, execution = self.config, self.execution
         if self.is_initializing() or self.is_mutable_collection("intermediates"):
             for index in range(config.num_layers):
                 rng = None if rngs is None else rngs[index]
-                x = Layer(config, self.execution.fused_projections, name=f"layer_{index}")(x, visible, rng)
+                x = Layer(config, execution.fused_projections, name=f"layer_{index}")(x, visible, rng)
             return x
         params = [self.variables["params"][f"layer_{index}"] for index in range(config.num_layers)]
-        apply = _apply_layer(config, self.execution)
-        if self.execution.scan_layers:
-            return _scan(apply, params, x, visible, None if rngs is None else rngs[:-1])
+        apply = _apply_layer(config, execution)
+        if execution.scan_layers:
+            return _scan(apply, params, x, visible, rngs)
         for index in range(config.num_layers):
             x = apply(params[index], x, visible, None if rngs is None else rngs[index])
         return x
 
 
-ApplyLayer = Callable[[Params, Float[Array, "b t d"], Bool[Array, "b 1 #t t"], Dropout], Float[Array, "b t d"]]
+ApplyLayer = Callable[[Params, Float[Array, "b t d"], Visible, Dropout], Float[Array, "b t d"]]
 
 
 @functools.cache
@@ -241,9 +126,7 @@ def _apply_layer(config: EncoderConfig, execution: Execution) -> ApplyLayer:
     """
     layer = Layer(config, execution.fused_projections, parent=None)
 
-    def apply(
-        params: Params, x: Float[Array, "b t d"], visible: Bool[Array, "b 1 #t t"], rng: Dropout
-    ) -> Float[Array, "b t d"]:
+    def apply(params: Params, x: Float[Array, "b t d"], visible: Visible, rng: Dropout) -> Float[Array, "b t d"]:
         out: Any = layer.apply({"params": params}, x, visible, rng)
         return out
 
@@ -260,7 +143,7 @@ def _scan(
     apply: ApplyLayer,
     params: Sequence[Params],
     x: Float[Array, "b t d"],
-    visible: Bool[Array, "b 1 #t t"],
+    visible: Visible,
     rngs: Dropout,
 ) -> Float[Array, "b t d"]:
     """Apply one compiled layer to the parameters of all layers in turn."""

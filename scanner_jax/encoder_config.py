@@ -95,14 +95,24 @@ class EncoderConfig:
 REMAT = ("none", "dots", "layers")
 """What a layer keeps for the backward pass: everything, the results of its Dense layers, or nothing but its input."""
 
+COMPUTE_DTYPES = ("float32", "bfloat16")
+"""What layers compute in. Parameters, and so their gradients and moments, are float32 either way."""
+
+ATTENTION = ("auto", "xla", "cudnn")
+"""Kernels of attention; `attention.py` says which can what."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
     """How an encoder's layers are computed: other programs for the same function, dropout's draws included.
 
-    Neither the parameters' tree nor what is learned depends on it, but for the order of floating-point sums.
+    The parameters' tree does not depend on it; neither does what is learned, but for the order of floating-point sums,
+    and for what bfloat16 rounds.
 
     Attributes:
+        compute_dtype: one of `COMPUTE_DTYPES`; `layers.py` says what stays float32 in bfloat16. The vectors that leave
+            the encoder are float32, so that heads, logits and losses are too.
+        attention: one of `ATTENTION`: what computes attention.
         scan_layers: make a program of one layer and loop over it. Smaller, but every step copies the layers' parameters
             and their gradients once. On a CPU neither compiling nor a step gets faster by it alone.
         remat: one of `REMAT`: what is not kept is computed once more in the backward pass, for less memory. XLA's
@@ -110,13 +120,25 @@ class Execution:
         fused_projections: take query, key and value in one product.
     """
 
+    compute_dtype: str = "float32"
+    attention: str = "xla"
     scan_layers: bool = False
     remat: str = "none"
     fused_projections: bool = False
 
     def __post_init__(self) -> None:
-        if self.remat not in REMAT:
-            raise ValueError(f"remat={self.remat!r}: accepted: {', '.join(map(repr, REMAT))}")
+        for name, accepted in (("compute_dtype", COMPUTE_DTYPES), ("attention", ATTENTION), ("remat", REMAT)):
+            if getattr(self, name) not in accepted:
+                words = ", ".join(map(repr, accepted))
+                raise ValueError(f"{name}={getattr(self, name)!r}: accepted: {words}")
+
+
+def in_float32(execution: Execution) -> Execution:
+    """The same for what takes no gradient: dev, tagging and predictions, which then differ on no device but by sums.
+
+    That costs little: a training's steps are most of its work.
+    """
+    return dataclasses.replace(execution, compute_dtype="float32", attention="xla")
 
 
 def _config_problems(given: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from scanner_jax.encoder import EncoderConfig
 from scanner_jax.optim import make_optimizer
 from scanner_jax.placement import PlacementError
 from scanner_jax.retrieval import KnowledgeSources
-from scanner_jax.settings import execution, placement, training_settings
+from scanner_jax.settings import check_execution, placement, training_settings
 from scanner_jax.store import Store, StoreError, import_command
 from scanner_jax.tokens import Tokenizer, load_tokenizer
 from scanner_jax.types import Example
@@ -99,6 +99,7 @@ def open_inputs(config: ConfigDict, *, prepared: Path, weights: bool = True) -> 
     encoder = _attempt(problems, "encoder", lambda: _encoder(config.encoder, weights=weights))
     sources = _attempt(problems, "knowledge", lambda: _sources(config.knowledge))
     problems += _config_problems(config, corpus)
+    _attempt(problems, "execution", lambda: check_execution(config, encoder.config if encoder else None))
     start = None
     if config.start_from and corpus is not None and encoder is not None:
         start = _attempt(problems, "start_from", lambda: _warm_start(config, corpus, encoder))
@@ -218,7 +219,6 @@ def _config_problems(config: ConfigDict, corpus: Corpus | None) -> list[str]:
         problems.append(f'train_on={config.train_on}: expected ("train",) or ("train", "dev")')
     if config.images is not None and not Path(config.images).is_dir():
         problems.append(f"images={config.images}: no such folder; None takes images/ in the corpus, if it is there")
-    _attempt(problems, "execution", lambda: execution(config))
     problems += _mesh_problems(config)
     if problem := lookup_problem(config.knowledge.wikipedia_lookups):
         problems.append(f"knowledge.wikipedia_lookups={tuple(config.knowledge.wikipedia_lookups)}: {problem}")

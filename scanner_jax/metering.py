@@ -134,11 +134,14 @@ class Meter:
         Args:
             here: the device that the steps ran on.
             floor: the device that the floors are of.
-            precision: of the products on that device; None for its usual one.
+            precision: of the products on that device; None for the usual one of what the layers compute in.
 
         Raises:
             DeviceError: the peak at that precision is not known.
         """
+        compute_dtype = self._model.execution.compute_dtype
+        here_peak = here.peak(here.usual(compute_dtype))[1]
+        floor_peak = floor.peak(precision or floor.usual(compute_dtype))[1]
         rows = []
         for (bucket, gradients), total in sorted(
             self._sums.items(), key=lambda item: (-item[0][0].rows * item[0][0].tokens, *item[0])
@@ -169,12 +172,12 @@ class Meter:
                     padding_share=1 - total.tokens / (total.steps * bucket.rows * bucket.tokens),
                     flops=executed,
                     model_flops=model_flops,
-                    utilization=total.model_flops / total.seconds / here.peak()[1],
+                    utilization=total.model_flops / total.seconds / here_peak,
                     bytes=moved,
                     xla_flops=xla.get("flops"),
                     xla_bytes=xla.get("bytes accessed"),
                     peak_bytes=planned_bytes(step.executable),
-                    arithmetic_floor=executed / floor.peak(precision)[1],
+                    arithmetic_floor=executed / floor_peak,
                     bandwidth_floor=moved / floor.bandwidth,
                 )
             )
@@ -231,11 +234,12 @@ def table(measured: Sequence[Measured]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def legend(*, here: Device, floor: Device, precision: str | None) -> str:
-    """What the columns of `table` mean, and where the limits are from."""
+def legend(*, here: Device, floor: Device, precision: str | None, compute_dtype: str) -> str:
+    """What the columns of `table` mean, and where the limits are from; arguments as of `Meter.measured`."""
+    other = floor.describe(precision or floor.usual(compute_dtype))
     return (
-        f"here: {here.describe()}\n"
-        f"floors: {'the same' if here is floor else floor.describe(precision)}; a step takes at least the larger one\n"
+        f"here: {here.describe(here.usual(compute_dtype))}\n"
+        f"floors: {'the same' if here is floor else other}; a step takes at least the larger one\n"
         "GFLOP: executed, padding included; MFU: what the real tokens need, of this device's peak; GB: moved at least; "
         "XLA's GB: its own count, loops once; peak GB: XLA's plan of a step\n"
         f"{memory_in_use()}"

@@ -34,7 +34,7 @@ from scanner_jax.metering import Measured, Meter, bucket_of, legend, table
 from scanner_jax.pipeline import Batch, steps_per_epoch
 from scanner_jax.prompts import PromptError
 from scanner_jax.recognition import recognizer_training
-from scanner_jax.settings import training_settings
+from scanner_jax.settings import execution, training_settings
 from scanner_jax.stages import (
     Run,
     detection_of,
@@ -57,7 +57,10 @@ _SHAPES = flags.DEFINE_integer("shapes", None, "Only so many shapes, the most fr
 _TRACED = flags.DEFINE_integer("traced_steps", 2, "Steps of each shape in the trace; 0 writes none.", lower_bound=0)
 _DEVICE = flags.DEFINE_string("device", None, "Whose floors to give, as 'NVIDIA H100'; by default the device here.")
 _PRECISION = flags.DEFINE_enum(
-    "precision", None, ["fp32", "tf32", "bf16"], "Of that device's products; by default tf32, JAX's own on GPUs."
+    "precision",
+    None,
+    ["fp32", "tf32", "bf16"],
+    "Of that device's products; by default as layers compute.",
 )
 _PEAK = flags.DEFINE_float("peak_tflops", None, "Floors of a device with so many TFLOP/s and --bandwidth_gbs.", 0)
 _BANDWIDTH = flags.DEFINE_float("bandwidth_gbs", None, "Bandwidth of that device's memory, in GB/s.", 0)
@@ -108,7 +111,8 @@ def _profile() -> None:
     inputs = open_inputs(config, prepared=Path(PREPARED.value), weights=not _RANDOM.value)
     run = Run(config=config, inputs=inputs, root=out / "phases")
     here = this_device()
-    floor = floor or here
+    floor, compute_dtype = floor or here, execution(config).compute_dtype
+    precision = precision or floor.usual(compute_dtype)
     found: dict[str, list[Measured]] = {}
     for name in STAGES if _STAGE.value == "both" else (_STAGE.value,):
         stage = (_detector if name == "detector" else _recognizer)(run)
@@ -117,7 +121,7 @@ def _profile() -> None:
         print(f"\n{name}: {met:,} of the first epoch's {epoch:,} batches have these shapes\n")
         print(table(found[name]), flush=True)
         del stage, meter
-    print("\n" + legend(here=here, floor=floor, precision=precision))
+    print("\n" + legend(here=here, floor=floor, precision=precision, compute_dtype=compute_dtype))
     write_json(written, _record(found, here=here, floor=floor, precision=precision))
     print(f"numbers: {written}" + (f"; traces: xprof --logdir={out}" if _TRACED.value else ""))
 
@@ -272,7 +276,7 @@ def _time(
     return state, time.perf_counter() - started
 
 
-def _record(found: dict[str, list[Measured]], *, here: Device, floor: Device, precision: str | None) -> dict[str, Any]:
+def _record(found: dict[str, list[Measured]], *, here: Device, floor: Device, precision: str) -> dict[str, Any]:
     """What is written as JSON: the devices, and every shape's numbers."""
     chosen, peak = floor.peak(precision)
     return {

@@ -19,6 +19,7 @@ from scanner_jax import phases, ranking, stages
 from scanner_jax.files import read_json
 from scanner_jax.inputs import InputError, Inputs
 from scanner_jax.phases import Phase
+from scanner_jax.settings import execution
 from scanner_jax.stages import Run
 
 VERSIONS = {"detector": 1, "candidates": 1, "rank": 1, "recognizer": 1}
@@ -56,14 +57,15 @@ def recipe_steps(run: Run) -> dict[str, Step]:
         steps[name] = Step(phase, body)
 
     epochs, tyt = config.epochs, config.tyt
-    detector = _decisive(config.detector)
+    rounding = _rounding(config)
+    detector = {"detector": _decisive(config.detector), **rounding}
     if tyt.detector:
-        add("detector-teacher", stages.run_detector, [], detector=detector, epochs=epochs.detector_teacher)
+        add("detector-teacher", stages.run_detector, [], **detector, epochs=epochs.detector_teacher)
     folds = [f"detector-fold-{fold}" for fold in range(config.folds)]
     for fold, name in enumerate(folds):
-        parts = {"detector": detector, "epochs": epochs.detector_folds, "folds": config.folds, "fold": fold}
+        parts = detector | {"epochs": epochs.detector_folds, "folds": config.folds, "fold": fold}
         add(name, stages.run_fold, [], **parts)
-    parts = {"detector": detector, "epochs": epochs.detector_student} | ({"alpha": tyt.alpha} if tyt.detector else {})
+    parts = detector | {"epochs": epochs.detector_student} | ({"alpha": tyt.alpha} if tyt.detector else {})
     add("detector-student", stages.run_detector, ["detector-teacher"] if tyt.detector else [], **parts)
     add("candidates", stages.gather_candidates, ["detector-student", *folds])
     asked = ["candidates"]
@@ -71,7 +73,7 @@ def recipe_steps(run: Run) -> dict[str, Step]:
         add("rank", ranking.rank_objects, ["candidates"], template=config.knowledge.clip_template)
         asked.append("rank")
 
-    recognizer = {"recognizer": _decisive(config.recognizer), "knowledge": list(run.inputs.sources.used)}
+    recognizer = {"recognizer": _decisive(config.recognizer), "knowledge": list(run.inputs.sources.used), **rounding}
     if tyt.recognizer:
         parts = recognizer | {"epochs": epochs.recognizer_teacher}
         add("recognizer-teacher", stages.run_recognizer, asked, **parts)
@@ -134,6 +136,12 @@ def _reads(inputs: Inputs, kind: str) -> dict[str, str]:
     if inputs.warm_start:
         encoder["warm_start"] = inputs.warm_start.fingerprint(kind)
     return encoder if kind == "detector" else encoder | inputs.sources.fingerprints()
+
+
+def _rounding(config: ConfigDict) -> dict[str, str]:
+    """What trainings compute in, where that is not float32: hashes of runs in float32 do not have it."""
+    dtype = execution(config).compute_dtype
+    return {} if dtype == "float32" else {"compute_dtype": dtype}
 
 
 def _decisive(section: ConfigDict) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from scanner_jax.beginning import Training, TrainingSettings
 from scanner_jax.candidates import Candidate, Prompted, gold_class, object_overlaps
 from scanner_jax.costs import ModelSizes
 from scanner_jax.decoding import Judgement, TypeLogits, above, best_threshold, decode, entities_of
-from scanner_jax.encoder import EncoderConfig, Execution, Params
+from scanner_jax.encoder import EncoderConfig, Execution, Params, in_float32
 from scanner_jax.forward import Forward, Passes
 from scanner_jax.grounding import grounded_counts
 from scanner_jax.loop import train
@@ -45,7 +45,7 @@ class Recognition:
         max_objects: objects beyond this many are left out of the prompt.
         eval_batch_size: prompts a batch where no gradient is taken.
         pack_width: tokens of the rows that short prompts share in training; 0 gives each its own.
-        execution: how the encoder's layers are computed.
+        execution: how the encoder's layers are computed in training.
         placement: the devices that all of it runs on.
     """
 
@@ -65,7 +65,13 @@ class Recognition:
 
     @property
     def model(self) -> EntityRecognizer:
+        """What is trained."""
         return EntityRecognizer(self.encoder, len(self.classes), self.execution)
+
+    @property
+    def reader(self) -> EntityRecognizer:
+        """What judges: the same in float32, whatever it was trained in, as an exported model does."""
+        return EntityRecognizer(self.encoder, len(self.classes), in_float32(self.execution))
 
     @property
     def sizes(self) -> ModelSizes:
@@ -302,7 +308,7 @@ def _judging(recognition: Recognition, params: Params, prompted: Prompted) -> Pa
 def _passes(
     recognition: Recognition, params: Params, features: Sequence[RecognizerFeatures]
 ) -> Passes[RecognizerFeatures]:
-    forward = _forward(recognition.model, recognition.placement)
+    forward = _forward(recognition.reader, recognition.placement)
     collate = recognition.placement.spread(_collate(recognition))
     return Passes(forward, params, features, collate, recognition.eval_batch_size)
 

@@ -6,10 +6,12 @@ fine-tuning of XLM-RoBERTa-large by the paper's peers.
 
 from __future__ import annotations
 
+import jax
 from ml_collections import ConfigDict, config_dict
 
+from scanner_jax import attention
 from scanner_jax.beginning import TrainingSettings
-from scanner_jax.encoder_config import Execution
+from scanner_jax.encoder_config import COMPUTE_DTYPES, EncoderConfig, Execution
 from scanner_jax.optim import OptimizerSettings
 from scanner_jax.placement import Placement, place
 from scanner_jax.retrieval import CLIP_TEMPLATE
@@ -67,8 +69,15 @@ def paper_settings() -> ConfigDict:
             # Write a trace and a table of every training's steps to WORKDIR/profile; no part of a phase's hash.
             "profile": False,
             # How trainings are computed, in both stages. Dropout's draws stay the same, and results do but for the
-            # order of floating-point sums: like the device, these are no part of a phase's hash.
+            # order of floating-point sums: like the device, these are no part of a phase's hash, except bfloat16.
             "execution": {
+                # "float32", "bfloat16", or "auto": bfloat16 on a GPU. Parameters, moments, softmax, norms, logits and
+                # losses are float32 either way, and so is all that takes no gradient: dev, tagging, predictions.
+                # bfloat16 rounds, so it is part of a hash; name one to go on with a run on another kind of device.
+                "compute_dtype": "auto",
+                # "xla", "cudnn", or "auto": cuDNN's kernel where it can compute a batch, else XLA's. cuDNN's draws no
+                # dropout and takes no shared rows, so the paper's recipe trains on XLA's (docs/performance.md).
+                "attention": "auto",
                 "scan_layers": False,  # one layer's program in a loop; on a CPU it pays only with remat
                 "remat": "none",  # "dots" or "layers": keep less for the backward pass; on a CPU with scan_layers only
                 "fused_projections": False,  # query, key and value in one product
@@ -116,7 +125,43 @@ def execution(config: ConfigDict) -> Execution:
         ValueError: a value that is not accepted.
     """
     chosen = config.execution
-    return Execution(scan_layers=chosen.scan_layers, remat=chosen.remat, fused_projections=chosen.fused_projections)
+    return Execution(
+        compute_dtype=_compute_dtype(chosen.compute_dtype),
+        attention=chosen.attention,
+        scan_layers=chosen.scan_layers,
+        remat=chosen.remat,
+        fused_projections=chosen.fused_projections,
+    )
+
+
+def check_execution(config: ConfigDict, encoder: EncoderConfig | None) -> None:
+    """Find out before anything is trained whether both stages' trainings can be computed as the config says.
+
+    Raises:
+        ValueError: a value that is not accepted; or attention is asked of cuDNN's kernel, which an encoder of these
+            sizes, a stage's dropout or its shared rows do not allow.
+    """
+    chosen = execution(config)
+    if chosen.attention != "cudnn" or encoder is None:
+        return
+    for stage in ("detector", "recognizer"):
+        shared, dropout = config[stage].pack_width > 0, encoder.attention_dropout > 0
+        found = attention.obstacles(
+            encoder, chosen, capability=attention.capability_here(), dropout=dropout, shared=shared
+        )
+        if found:
+            hint = f"; {stage}.pack_width=0 gives each sequence a row" if shared else ""
+            raise ValueError(f"{stage}: {attention.refusal(found)}{hint}")
+
+
+def _compute_dtype(name: str) -> str:
+    """What a setting means on the device here."""
+    if name == "auto":
+        return "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    if name not in COMPUTE_DTYPES:
+        accepted = ", ".join(map(repr, ("auto", *COMPUTE_DTYPES)))
+        raise ValueError(f"compute_dtype={name!r}: accepted: {accepted}")
+    return name
 
 
 def placement(config: ConfigDict) -> Placement:

@@ -43,7 +43,7 @@ def write_programs(folder: Path, params: Mapping[str, Params], recognition: Reco
         recognition: what the recognizer is run with.
     """
     plain = dataclasses.replace(recognition.encoder, vocab_size=recognition.encoder.vocab_size - 1)  # without <obj>
-    detector, recognizer = SpanDetector(plain), recognition.model
+    detector, recognizer = SpanDetector(plain), recognition.reader
 
     def detect(weights: Weights, token_ids: Int[Array, "b t"], mask: Bool[Array, "b t"]) -> Float[Array, "b t c"]:
         logits: Any = detector.apply(_variables(weights), token_ids, mask, deterministic=True)

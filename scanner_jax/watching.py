@@ -149,5 +149,5 @@ class _Watched:
             table(measured)
             if measured
             else "no step was timed: the first one of each shape is not, nor are traced ones",
-            legend(here=here, floor=here, precision=None),
+            legend(here=here, floor=here, precision=None, compute_dtype=self._watching.model.execution.compute_dtype),
         )

@@ -14,8 +14,9 @@ import pytest
 import torch
 from flax import traverse_util
 
+from scanner_jax.attention import Attention
 from scanner_jax.convert import load_encoder, tensor_names
-from scanner_jax.encoder import Attention, Encoder, EncoderConfig, init_encoder, token_positions
+from scanner_jax.encoder import Encoder, EncoderConfig, init_encoder, token_positions
 
 GRANITE = Path("models/granite-30m-english")
 FAMILIES = {"xlm-roberta": "XLMRoberta", "roberta": "Roberta", "bert": "Bert"}

@@ -127,7 +127,7 @@ def test_the_table_has_a_line_for_each_shape(begun):
     assert len(lines) == len({bucket_of(batch) for batch in begun.batches}) > 1
     assert "step ms" in head and all("500.0" in line and "before" in line for line in lines)
     assert sum(row.batches for row in measured) == len(begun.batches)
-    said = legend(here=DEVICE, floor=dataclasses.replace(DEVICE, name="other"), precision=None)
+    said = legend(here=DEVICE, floor=dataclasses.replace(DEVICE, name="other"), precision=None, compute_dtype="float32")
     assert "here: abacus (0.001 TFLOP/s fp32, 0.001 GB/s; wood)" in said and "floors: other" in said
 
 

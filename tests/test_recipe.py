@@ -188,12 +188,25 @@ def test_a_change_reruns_what_depends_on_it_and_nothing_else(finished, world):
 def test_how_layers_are_computed_reruns_nothing_but_packing_does(finished, world):
     _, inputs, _ = finished
     before = hashes(world, inputs)
-    scanned = changed(world, execution__scan_layers=True, execution__remat="layers")
+    scanned = changed(world, execution__scan_layers=True, execution__remat="layers", execution__attention="xla")
     assert hashes(scanned, inputs) == before
     packed = hashes(changed(world, recognizer__pack_width=64), inputs)
     assert {name for name in before if before[name] != packed[name]} == {"recognizer-teacher", "recognizer-student"}
     packed = hashes(changed(world, detector__pack_width=48), inputs)
     assert all(before[name] != packed[name] for name in before)
+
+
+def test_bfloat16_reruns_everything_and_float32_is_no_part_of_a_hash(finished, world):
+    """On a CPU "auto" is float32, which hashes have not named since before there was a choice."""
+    _, inputs, _ = finished
+    before = hashes(world, inputs)
+    assert hashes(changed(world, execution__compute_dtype="float32"), inputs) == before
+    rounded = changed(world, execution__compute_dtype="bfloat16")
+    assert all(before[name] != own for name, own in hashes(rounded, inputs).items())
+    for config, named in ((world, False), (rounded, True)):
+        steps = recipe_steps(Run(config=config, inputs=inputs, root=Path()))
+        trained = [step.phase.config for name, step in steps.items() if name != "candidates"]
+        assert {"compute_dtype" in parts for parts in trained} == {named}
 
 
 def test_other_knowledge_reruns_the_recognizers_only(finished, world, tmp_path):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from scanner_jax.convert import fingerprint_encoder, load_config, resolve_encoder
-from scanner_jax.corpora import Corpus, load_corpus
+from scanner_jax.corpora import Corpus, Examples, load_corpus
 from scanner_jax.encoder import EncoderConfig
 from scanner_jax.optim import make_optimizer
 from scanner_jax.placement import PlacementError
@@ -59,17 +59,17 @@ class Inputs:
     corpus: Corpus
     encoder: PretrainedEncoder
     sources: KnowledgeSources
-    training: tuple[Example, ...]
-    evaluated: Mapping[str, tuple[Example, ...]]
+    training: Sequence[Example]
+    evaluated: Mapping[str, Sequence[Example]]
     warm_start: WarmStart | None = None
 
     @property
-    def dev(self) -> tuple[Example, ...] | None:
+    def dev(self) -> Sequence[Example] | None:
         """What the best epoch is selected on, None where the last one counts."""
         return self.evaluated["dev"] if "dev" in self.scored else None
 
     @property
-    def test(self) -> tuple[Example, ...]:
+    def test(self) -> Sequence[Example]:
         return self.evaluated["test"]
 
     @property
@@ -78,7 +78,7 @@ class Inputs:
         return tuple(split for split in self.evaluated if self.corpus.has_gold(split))
 
     @property
-    def by_use(self) -> dict[str, tuple[Example, ...]]:
+    def by_use(self) -> dict[str, Sequence[Example]]:
         """What is trained on (which may hold dev too), as `train`, and what is evaluated."""
         return {"train": self.training, **self.evaluated}
 
@@ -108,12 +108,12 @@ def open_inputs(config: ConfigDict, *, prepared: Path, weights: bool = True) -> 
         problems.append(f"recognizer.max_tokens={longest}: the encoder takes at most {encoder.config.max_tokens}")
     if problems or corpus is None or encoder is None or sources is None:
         raise InputError("\n".join(f"- {problem}" for problem in problems))
-    evaluated = {split: tuple(examples) for split, examples in corpus.splits.items() if split not in config.train_on}
+    evaluated = {split: examples for split, examples in corpus.splits.items() if split not in config.train_on}
     inputs = Inputs(
         corpus=corpus,
         encoder=encoder,
         sources=sources,
-        training=tuple(example for split in config.train_on for example in corpus.splits[split]),
+        training=Examples(example for split in config.train_on for example in corpus.splits[split]),
         evaluated={split: evaluated[split] for split in ("dev", "test") if split in evaluated},
         warm_start=start,
     )

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from scanner_jax import checkpoint, convert, metrics
 from scanner_jax.analysis import prompt_records
 from scanner_jax.candidates import Candidate, Prompted, candidate_counts, object_recall
+from scanner_jax.corpora import Examples
 from scanner_jax.costs import ModelSizes
 from scanner_jax.decoding import DEFAULT_THRESHOLD, above, best_threshold, entities_of
 from scanner_jax.detection import Detection, detector_vocabulary, span_scores, spans_of, tag, train_detector
@@ -110,12 +111,12 @@ def run_fold(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     inputs, detection = run.inputs, detection_of(run)
     folds = [fold_of(example, folds=run.config.folds, seed=run.config.seed) for example in inputs.training]
     own = phase.config["fold"]
-    held_out = [example for example, fold in zip(inputs.training, folds, strict=True) if fold == own]
+    held_out = Examples(example for example, fold in zip(inputs.training, folds, strict=True) if fold == own)
     params = train_detector(
         detection,
         name=phase.name,
         encoder_params=run.encoder_params("detector"),
-        training=[example for example, fold in zip(inputs.training, folds, strict=True) if fold != own],
+        training=Examples(example for example, fold in zip(inputs.training, folds, strict=True) if fold != own),
         dev=inputs.dev,
         settings=training_settings(run.config.detector, epochs=phase.config["epochs"]),
         seed=phase_seed(phase),

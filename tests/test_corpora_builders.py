@@ -6,13 +6,17 @@ import dataclasses
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from invented import write_corpus
+from memory import held
 
+from scanner_jax import spill
 from scanner_jax.corpora import builders, load_corpus, read_corpus
 from scanner_jax.tags import entities_from_tags
 from scanner_jax.types import Entity, Example
@@ -66,12 +70,6 @@ def test_a_split_may_be_several_files(monkeypatch: pytest.MonkeyPatch, tmp_path:
     prepared = builders.prepare({"train": split, "dev": split[:4]}, folder=tmp_path)
     assert len(list(prepared.glob("*array_record*"))) == 4
     assert builders.read_prepared(prepared) == {"train": split, "dev": split[:4]}
-
-
-def test_equal_words_are_one_string_in_memory(tweets: Path, tmp_path: Path) -> None:
-    for corpus in (read_corpus(tweets), load_corpus(tweets, prepared_dir=tmp_path / "prepared")):
-        assert len({id(word) for example in corpus.splits["train"] for word in example.words}) == 3
-        assert len({id(entity.type) for example in corpus.splits["train"] for entity in example.entities}) == 1
 
 
 def test_loaded_corpus_equals_its_source(tweets: Path, tmp_path: Path) -> None:
@@ -129,6 +127,20 @@ def test_damaged_prepared_data_are_named(tweets: Path, tmp_path: Path) -> None:
     dev.unlink()
     with pytest.raises(ValueError, match="delete this folder"):
         load_corpus(tweets, prepared_dir=tmp_path / "prepared")
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builders, "_SHARD", 200)
+    monkeypatch.setattr(builders, "_AT_ONCE", 100)
+    monkeypatch.setattr(spill, "RECENT", 100)
+
+    def read(count: int) -> None:
+        if not (tmp_path / str(count)).exists():
+            write_corpus(tmp_path / str(count), count)
+        corpus = load_corpus(tmp_path / str(count), prepared_dir=tmp_path / f"prepared-{time.monotonic_ns()}")
+        assert sum(map(len, corpus.splits.values())) == count
+
+    assert held(read, 1000, 3000) < 60
 
 
 def test_losing_the_race_to_another_process_is_no_error(

@@ -14,6 +14,7 @@ from scanner_jax.corpora.examples import Examples
 from scanner_jax.corpora.layouts import OWN, SPLITS, Layout, detect_layout, split_file
 from scanner_jax.corpora.problems import CorpusError, Problem
 from scanner_jax.corpora.schemes import PREFIXES, TagScheme, name_scheme, read_tags
+from scanner_jax.spill import SpilledDict
 from scanner_jax.types import NON_ENTITY, Entity, Example
 
 _IMAGE_PREFIX = "IMGID:"
@@ -90,7 +91,7 @@ def read_splits(folder: Path) -> tuple[dict[str, ReadSplit], dict[str, Annotatio
     problems: list[Problem] = []
     paths = {split: split_file(folder, layout, split, problems) for split in SPLITS}
     annotations = read_annotations(folder, problems)
-    unique = functools.partial(_unique, seen=set(), repeats={})
+    unique = functools.partial(_unique, seen=SpilledDict[int]())
     splits = {
         split: _read_split(split, path, layout, annotations, unique=unique, problems=problems)
         for split, path in paths.items()
@@ -115,7 +116,7 @@ def read_file(path: Path, *, split: str = "test") -> Examples:
         CorpusError: everything that is wrong, with file and line.
     """
     problems: list[Problem] = []
-    unique = functools.partial(_unique, seen=set(), repeats={})
+    unique = functools.partial(_unique, seen=SpilledDict[int]())
     read = _read_split(split, path, OWN, {}, unique=unique, problems=problems)
     if problems:
         raise CorpusError(path, problems)
@@ -280,16 +281,16 @@ def _row(line: str, *, form: _Form, place: tuple[str, int], problems: list[Probl
     return word, tag
 
 
-def _unique(name: str, seen: set[str], repeats: dict[str, int]) -> str:
+def _unique(name: str, seen: SpilledDict[int]) -> str:
     """A name that is not among those seen, with `#2`, `#3` and so on behind it where it has to be; adds it to them.
 
-    `repeats` remembers a repeated name's last number: counting from 2 every time would be quadratic in its repeats.
+    What is seen has each name's last number: counting from 2 every time would be quadratic in its repeats.
     """
-    identity, repeat = name, repeats.get(name, 1)
-    while identity in seen:
+    identity, repeat = name, seen.get(name, 0)
+    while repeat and identity in seen:
         repeat += 1
         identity = f"{name}#{repeat}"
-    seen.add(identity)
-    if repeat > 1:
-        repeats[name] = repeat
+    seen[identity] = 1
+    if repeat:
+        seen[name] = repeat
     return identity

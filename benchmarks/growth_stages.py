@@ -58,9 +58,9 @@ def store_read(folder: Path, measured: Measured) -> None:
 
     with measured():
         store = Store.open(folder / "store")
-        keys = store.keys("captions")
-        places = (place * 7919 % len(keys) for place in range(len(keys)))  # a prime: every key comes once
-        missing = sum(not store.caption(keys[place]) for place in places)
+        count = len(store.keys("captions"))
+        keys = (str(number * 7919 % count) for number in range(count))  # a prime: every key comes once
+        missing = sum(not store.caption(key) for key in keys)
     assert not missing, f"{missing} captions are not in the store"
 
 

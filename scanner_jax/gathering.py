@@ -114,7 +114,7 @@ class Gatherer:
         """The objects' order by CLIP, where the model was trained with it."""
         if not self._knowledge["clip_order"]:
             return None
-        known = set(store.keys("objects"))
+        known = store.keys("objects")
         pairs = [(example.image_id, example.surface(span)) for example, span in candidates]
         queries = list(dict.fromkeys((image, text) for image, text in pairs if image in known))
         if not queries:

@@ -41,7 +41,7 @@ def rank_objects(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     by_split = {split: read_candidates(candidates, split, examples) for split, examples in run.inputs.by_use.items()}
     sources = dataclasses.replace(run.inputs.sources, index=None)
     assert sources.store is not None
-    known = set(sources.store.keys("objects"))
+    known = sources.store.keys("objects")
     spans = [(example.image_id, example.surface(span)) for found in by_split.values() for example, span in found]
     queries = dict.fromkeys((image, text) for image, text in spans if image in known)  # each once, in their order
     write_json_lines(folder / QUERIES, ({"image": image, "text": text} for image, text in queries))

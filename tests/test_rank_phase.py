@@ -44,7 +44,7 @@ def write_vectors(store: Path, model: str, text_tower: str) -> None:
     """Vectors of the first images' boxes, drawn at random, as if this model had made them."""
     rng, opened = np.random.default_rng(5), Store.open(store)
     records = []
-    for key in opened.keys("objects")[:WITH_VECTORS]:
+    for key in list(opened.keys("objects"))[:WITH_VECTORS]:
         vectors = rng.normal(size=(OBJECTS, 8))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         boxes = box_digest(item.box for item in opened.objects(key))

@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from memory import held
 
+from scanner_jax import spill
 from scanner_jax.store import Store, StoreError, box_digest, objects_value, reader, write_kind
+from scanner_jax.store.importers import read_captions
+from scanner_jax.store.writer import _group_size
 from scanner_jax.types import ImageObject, Span
 
 CAPTIONS = {"1": {"text": "a red kite over a hill"}, "16_02_05": {"text": "zwei Möwen 🕊"}, "O_7": {"text": "a cat"}}
@@ -39,7 +43,7 @@ def test_captions_and_notes_round_trip(tmp_path: Path) -> None:
     write_kind(tmp_path, "notes", [("train-1", {"text": "Kite is a toy."})], {"importer": "test"})
     store = Store.open(str(tmp_path))
     assert store.kinds == ("captions", "notes")
-    assert store.keys("captions") == tuple(CAPTIONS)
+    assert list(store.keys("captions")) == list(CAPTIONS)
     assert all_captions(store) == {key: value["text"] for key, value in CAPTIONS.items()}
     assert store.caption("2") is None
     assert store.notes("train-1") == "Kite is a toy."
@@ -317,3 +321,29 @@ def test_vectors_that_do_not_fit_are_damage(tmp_path: Path, vectors: Any) -> Non
 def test_a_box_digest_tells_boxes_and_their_order_apart() -> None:
     assert len({box_digest(boxes) for boxes in ([], [DOG.box], [CAR.box], [DOG.box, CAR.box], [CAR.box, DOG.box])}) == 5
     assert box_digest([(1, 2, 30.5, 40)]) == box_digest([DOG.box])
+
+
+def test_large_records_are_read_alone_and_small_ones_together() -> None:
+    assert _group_size([100, 200, 30]) == 64 and _group_size([]) == 64
+    assert _group_size([100, 4096]) == 4 and _group_size([10**6]) == 1
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+def test_blocks_of_any_size_are_read(tmp_path: Path, size: int) -> None:
+    records = {str(number): {"text": f"{number} " * size} for number in range(150)}
+    write_captions(tmp_path, records)
+    assert all_captions(Store.open(tmp_path)) == {key: value["text"] for key, value in records.items()}
+
+
+def test_memory_does_not_grow_with_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spill, "RECENT", 100)
+
+    def write_and_read(count: int) -> None:
+        source = tmp_path / "captions.txt"
+        with source.open("w") as file:
+            file.writelines(f"{number}.jpg :kite number {number}\n" for number in range(count))
+        write_kind(tmp_path / "store", "captions", read_captions([source]).records, {})
+        store = Store.open(tmp_path / "store")
+        assert all(store.caption(key) == f"kite number {key}" for key in store.keys("captions"))
+
+    assert held(write_and_read, 2000, 8000) < 40

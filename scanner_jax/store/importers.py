@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scanner_jax.images import without_extension
+from scanner_jax.spill import SpilledDict
 from scanner_jax.store.sources import Imported, Texts, all_lines, lines, refuse
 from scanner_jax.types import Example
 
@@ -39,7 +40,7 @@ def read_captions(paths: Sequence[Path]) -> Imported:
     Raises:
         StoreError: lists every line of another form and every image with two different captions.
     """
-    texts: dict[str, str] = {}
+    texts = SpilledDict[str]()
     problems: list[str] = []
     empty: list[str] = []
     again: list[str] = []
@@ -53,9 +54,9 @@ def read_captions(paths: Sequence[Path]) -> Imported:
         text = cut_repetition(caption.strip())
         if not text:
             empty.append(place)
-        elif key in texts and texts[key] == text:
+        elif (known := texts.get(key)) == text:
             again.append(place)
-        elif key in texts:
+        elif known is not None:
             problems.append(f"{place}: {name} has another caption already; keep one of the two")
         else:
             texts[key] = text

@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from jaxtyping import Float16
 
+from scanner_jax.spill import SpilledDict
 from scanner_jax.store.layout import (
     RECORD_LIMIT,
     StoreError,
@@ -75,9 +76,9 @@ class Store:
         """The kinds of knowledge in the store, sorted."""
         return tuple(self._opened)
 
-    def keys(self, kind: str) -> tuple[str, ...]:
+    def keys(self, kind: str) -> KeysView[str]:
         """The image or example ids that a kind has records of, in the order they were written."""
-        return tuple(self._kind(kind).positions)
+        return self._kind(kind).positions.keys()
 
     def provenance(self, kind: str) -> Mapping[str, Any]:
         """Where a kind came from: sources with their sha256, importer, counts, package version."""
@@ -208,10 +209,12 @@ def _open_files(path: Path, provenance: Mapping[str, Any]) -> _Kind:
     found = records.stat()
     if found.st_size != provenance["bytes"]:
         raise ValueError(f"{records.name} is cut short: {found.st_size:,} bytes of {provenance['bytes']:,}")
-    data = keys.read_bytes()
-    if hashlib.sha256(data).hexdigest() != provenance["keys_sha256"]:
-        raise ValueError(f"{keys.name} is damaged: not the keys that were written")
-    positions = {str(key): position for position, key in enumerate(_unpack(data))}
+    with keys.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != provenance["keys_sha256"]:
+            raise ValueError(f"{keys.name} is damaged: not the keys that were written")
+    positions = SpilledDict[int]()
+    for position, key in enumerate(_keys(keys)):
+        positions[key] = position
     reader = ArrayRecordReader(str(records), "readahead_buffer_size:0,max_parallelism:0")  # random access
     if not reader.ok() or not len(positions) == reader.num_records() == provenance["count"]:
         now = records.stat()  # a file that a writer has just replaced reads as empty: then look again
@@ -219,6 +222,14 @@ def _open_files(path: Path, provenance: Mapping[str, Any]) -> _Kind:
             raise FileNotFoundError(errno.ENOENT, "replaced while it was opened", str(records))
         raise ValueError(f"{records.name} is damaged: {reader.num_records()} records of {provenance['count']}")
     return _Kind(provenance, positions, reader)
+
+
+def _keys(path: Path) -> Iterator[str]:
+    """The keys of a file that is whole, one at a time."""
+    with path.open("rb") as file:
+        unpacker = msgpack.Unpacker(file, max_str_len=RECORD_LIMIT)
+        for _ in range(unpacker.read_array_header()):
+            yield str(unpacker.unpack())
 
 
 def _unpack(data: bytes) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from scanner_jax.spill import SpilledDict
 from scanner_jax.store.layout import Value
 from scanner_jax.store.sources import Imported, refuse
 from scanner_jax.store.vinvl_npz import DAMAGE, read_npz
@@ -50,7 +51,7 @@ def read_vinvl(paths: Sequence[Path], *, label: str = "attr_obj") -> Imported:
 
 def _records(paths: Sequence[Path], label: str, remarks: dict[str, list[str]]) -> Iterator[tuple[str, Value]]:
     problems: list[str] = []
-    places: dict[str, str] = {}
+    places = SpilledDict[str]()
     for found in _rows(_files(paths, problems), label, remarks):
         if isinstance(found, str):
             problems.append(found)

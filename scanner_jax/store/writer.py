@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ import msgpack
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from scanner_jax import __version__
+from scanner_jax.spill import SpilledDict
 from scanner_jax.store.layout import FORMAT, RECORD_LIMIT, StoreError, Value, file_names, read_provenance
 from scanner_jax.types import ImageObject
+
+_BLOCK = 2**14
+"""Bytes of the records that are read for one of them, where they are smaller."""
+
+_SAMPLE = 64
+"""Records that tell how large a kind's are, and the most of a block."""
 
 
 def objects_value(objects: Iterable[ImageObject]) -> Value:
@@ -69,19 +77,17 @@ def write_kind(
 def _write(folder: Path, kind: str, records: Iterable[tuple[str, Value]], provenance: Mapping[str, Any]) -> str:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
         digests = _write_records(Path(aside) / "records", records)
-        keys = msgpack.packb(list(digests))
         content = hashlib.sha256(kind.encode() + b"\n")
-        for key in sorted(digests):
-            content.update(msgpack.packb(key) + digests[key])
+        for key, digest in digests.by_key():
+            content.update(msgpack.packb(key) + digest)
         fingerprint = content.hexdigest()
-        (Path(aside) / "keys").write_bytes(keys)
         described = {
             **provenance,
             "format": FORMAT,
             "kind": kind,
             "count": len(digests),
             "bytes": (Path(aside) / "records").stat().st_size,
-            "keys_sha256": hashlib.sha256(keys).hexdigest(),
+            "keys_sha256": _write_keys(Path(aside) / "keys", digests),
             "fingerprint": fingerprint,
             "package_version": __version__,
         }
@@ -90,14 +96,15 @@ def _write(folder: Path, kind: str, records: Iterable[tuple[str, Value]], proven
     return fingerprint
 
 
-def _write_records(path: Path, records: Iterable[tuple[str, Value]]) -> dict[str, bytes]:
+def _write_records(path: Path, records: Iterable[tuple[str, Value]]) -> SpilledDict[bytes]:
     """Write the array_record file; returns each key's sha256, in the order written."""
-    digests: dict[str, bytes] = {}
+    digests = SpilledDict[bytes]()
     problems: list[str] = []
-    writer = ArrayRecordWriter(str(path), "group_size:1")  # one record a block: look-ups are random
+    packed = ((key, value, msgpack.packb({"key": key, **value})) for key, value in records)
+    first = list(itertools.islice(packed, _SAMPLE))
+    writer = ArrayRecordWriter(str(path), f"group_size:{_group_size([len(data) for _, _, data in first])}")
     try:
-        for key, value in records:
-            data = msgpack.packb({"key": key, **value})
+        for key, value, data in itertools.chain(first, packed):
             if problem := _problem(key, value, len(data), key in digests):
                 problems.append(problem)
                 continue
@@ -112,6 +119,20 @@ def _write_records(path: Path, records: Iterable[tuple[str, Value]]) -> dict[str
     if problems:
         raise StoreError("nothing was written:\n" + "\n".join(problems))
     return digests
+
+
+def _group_size(sizes: Sequence[int]) -> int:
+    """Records of a block, which is read whole where one of them is looked up, and whose place is held in memory."""
+    return max(1, min(_SAMPLE, _BLOCK // max(1, *sizes, 1)))
+
+
+def _write_keys(path: Path, keys: Collection[str]) -> str:
+    """Write the keys as one msgpack list; returns the file's sha256."""
+    with path.open("w+b") as file:
+        file.write(msgpack.Packer().pack_array_header(len(keys)))
+        file.writelines(map(msgpack.packb, keys))
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _problem(key: str, value: Value, size: int, known: bool) -> str | None:

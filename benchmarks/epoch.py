@@ -189,9 +189,10 @@ def second_epoch(features: Sequence[DetectorFeatures], collate: Any) -> Callable
     return batches
 
 
-def padded(features: Sequence[DetectorFeatures], pad: int) -> dict[str, torch.Tensor]:
-    """A batch as Hugging Face's collator for token classification makes it."""
-    shape = len(features), max(item.length for item in features)
+def padded(features: Sequence[DetectorFeatures], pad: int, *, multiple: int = 1) -> dict[str, torch.Tensor]:
+    """A batch as Hugging Face's collator for token classification makes it, its tokens a multiple of some number."""
+    longest = max(item.length for item in features)
+    shape = len(features), -(-longest // multiple) * multiple
     batch = {
         "input_ids": np.full(shape, pad),
         "attention_mask": np.zeros(shape, np.int64),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,21 @@ def test_input() -> None:
     assert {"ratio", "pipeline_examples_per_second", "step_examples_per_second"} <= found.keys()
     rates = found["pipeline_examples_per_second"], found["step_examples_per_second"]
     assert min(rates) > 0 and found["ratio"] == pytest.approx(rates[0] / rates[1], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / CORPUS).is_dir(), reason=f"{CORPUS} is not there")
+def test_train_step(tiny_encoder: Callable[[Sequence[str]], Path]) -> None:
+    encoder = tiny_encoder(["we", "love", "it"])
+    options = "--cases detector 32 --sides ours eager --steps 2 --awp --without-dropout".split()
+    found = result("train_step", "--encoder", str(encoder), *options)
+    cases = ["stage 1, 4 tweets", "stage 2, 8 x 32", "stage 1, 4 tweets, AWP"]
+    cases += ["stage 1, 4 tweets, no dropout", "stage 2, 8 x 32, no dropout"]
+    assert [row["case"] for row in found["rows"]] == [case for case in cases for _ in range(2)]
+    for ours, theirs in zip(found["rows"][::2], found["rows"][1::2], strict=True):
+        assert (ours["side"], theirs["side"]) == ("scanner_jax", "PyTorch, eager")
+        assert ours["seconds"] > 0 and ours["mfu"] > 0 and ours["peak_bytes"] > 0 and ours["over_ours"] == 1
+        assert theirs["over_ours"] == pytest.approx(theirs["seconds"] / ours["seconds"])
+        assert ours["tokens"] == theirs["tokens"] > 8
+    assert found["ratio"] == pytest.approx(found["rows"][1]["over_ours"], abs=1e-3)
+    assert {target["found"] for target in found["targets"]} == {"not measured"}  # this is no H200

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from scanner_jax.alignment import Aligned, EvaluationError, align
+from scanner_jax.alignment import Aligned, EvaluationError, Noticed, align, check_ids, note_unknown_ids
 from scanner_jax.corpora import Corpus, CorpusError, read_corpus
 from scanner_jax.files import write_json, write_json_lines
-from scanner_jax.grounding import candidate_recall, grounded_scores, without_boxes
-from scanner_jax.metrics import metrics_table, recognizer_scores, span_counts, surfaces
+from scanner_jax.grounding import covered_counts, grounded_tally, recall_of, without_boxes
+from scanner_jax.metrics import (
+    Counts,
+    Tally,
+    added,
+    metrics_table,
+    recognizer_tally,
+    scores_of,
+    span_counts,
+    surfaces,
+)
 from scanner_jax.predictions import PredictionsError, gold_record, read_candidates, read_predictions
 from scanner_jax.protocols import FROM_CANDIDATES, PROTOCOLS, Tweet
 from scanner_jax.types import Box, Entity, Example
 
 SHOWN_PLACES = 5
+
+AT_ONCE = 1000
+"""Sentences that are scored together; counts are added up."""
 
 DESCRIPTION = """Score predicted entities, from whatever system, against the gold entities of a corpus.
 
@@ -71,7 +85,7 @@ def evaluate(
     trained_on: Sequence[str],
     protocol: str = "paper",
     candidates: Mapping[str, Sequence[Box]] | None = None,
-) -> tuple[dict[str, Any], Aligned]:
+) -> tuple[dict[str, Any], Noticed]:
     """Score predictions of one split.
 
     Args:
@@ -90,57 +104,87 @@ def evaluate(
             score by another protocol, or to compare candidates with.
     """
     examples = gold_of(corpus, split)
-    aligned = align(examples, predictions, types=corpus.types)
-    gold = [example.entities for example in examples]
-    training = (example for name in trained_on for example in gold_of(corpus, name))
+    check_ids(examples, predictions)
+    if candidates is not None and not any(example.id in candidates for example in examples):
+        raise EvaluationError("not one id of the candidates is one of the split's; another split's file?")
+    if not corpus.has_boxes and (protocol != "paper" or candidates is not None):
+        raise EvaluationError(f"{corpus.name} has no boxes: --protocol and --candidates are for grounded entities")
+    seen = surfaces(example for name in trained_on for example in gold_of(corpus, name))
+    noticed, tally = Noticed(), _Tallied()
+    for start in range(0, len(examples), AT_ONCE):
+        some = examples[start : start + AT_ONCE]
+        aligned = align(some, predictions, types=corpus.types, noticed=noticed)
+        tally = tally.and_also(_tallied(corpus, some, aligned, seen, protocol=protocol, candidates=candidates))
+    note_unknown_ids(examples, predictions, noticed)
     result = {
         "corpus": {"name": corpus.name, "variant": corpus.variant, "sha256": corpus.fingerprint},
         "split": split,
         "trained_on": list(trained_on),
-        "gold": {"sentences": len(examples), "entities": sum(map(len, gold))},
-        "predictions": aligned.counts(),
-        **recognizer_scores(examples, aligned.entities, training_surfaces=surfaces(training)),
-        "span": span_counts(gold, aligned.entities).prf(),
+        "gold": {"sentences": len(examples), "entities": tally.gold},
+        "predictions": noticed.counts(),
+        **scores_of(tally.typed),
     }
     if corpus.has_boxes:
-        result |= _grounded(corpus, examples, aligned, protocol=protocol, candidates=candidates)
-    elif protocol != "paper" or candidates is not None:
-        raise EvaluationError(f"{corpus.name} has no boxes: --protocol and --candidates are for grounded entities")
-    return result, aligned
+        result["protocol"] = protocol
+        if protocol in FROM_CANDIDATES:
+            result["candidates"] = "gold boxes" if candidates is None else "given"
+        result |= scores_of(tally.grounded)
+        if candidates is not None:
+            result["candidate_boxes"] = recall_of(tally.covered)
+    return result, noticed
 
 
-def _grounded(
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Tallied:
+    """The counts of a part of a split: gold entities, typed ones, ones with boxes, and candidate boxes."""
+
+    gold: int = 0
+    typed: Tally = dataclasses.field(default_factory=dict)
+    grounded: Tally = dataclasses.field(default_factory=dict)
+    covered: Counts = dataclasses.field(default_factory=Counts)
+
+    def and_also(self, other: _Tallied) -> _Tallied:
+        """With those of another part."""
+        return _Tallied(
+            self.gold + other.gold,
+            added(self.typed, other.typed),
+            added(self.grounded, other.grounded),
+            self.covered + other.covered,
+        )
+
+
+def _tallied(
     corpus: Corpus,
     examples: Sequence[Example],
     aligned: Aligned,
+    seen: AbstractSet[str],
     *,
     protocol: str,
     candidates: Mapping[str, Sequence[Box]] | None,
-) -> dict[str, Any]:
-    """The scores of entities with their boxes, by one protocol."""
+) -> _Tallied:
+    """The counts of some examples, with boxes by one protocol."""
     gold = [example.entities for example in examples]
-    if candidates is not None and not any(example.id in candidates for example in examples):
-        raise EvaluationError("not one id of the candidates is one of the split's; another split's file?")
-    result: dict[str, Any] = {"protocol": protocol}
+    count = sum(map(len, gold))
+    typed = recognizer_tally(examples, aligned.entities, training_surfaces=seen)
+    typed = {**typed, "span": span_counts(gold, aligned.entities)}
+    if not corpus.has_boxes:
+        return _Tallied(count, typed)
     if candidates is None:
         boxes = [list(dict.fromkeys(box for entity in entities for box in entity.boxes)) for entities in gold]
     else:
         boxes = [list(candidates.get(example.id, ())) for example in examples]
-    if protocol in FROM_CANDIDATES:
-        result["candidates"] = "gold boxes" if candidates is None else "given"
+    pairs = ((e.boxes, own) for entities, own in zip(gold, boxes, strict=True) for e in entities)
+    covered = covered_counts(pairs) if candidates is not None else Counts()
     if protocol == "paper":
-        result |= grounded_scores(gold, aligned.entities)
-    else:
-        for name, given in (("gmner", aligned.given), ("always_none", without_boxes(aligned.given))):
-            tweets = [
-                Tweet(example, predicted, own, _annotated(corpus, example))
-                for example, predicted, own in zip(examples, given, boxes, strict=True)
-            ]
-            result[name] = PROTOCOLS[protocol](tweets).prf()
-    if candidates is not None:
-        pairs = ((e.boxes, own) for entities, own in zip(gold, boxes, strict=True) for e in entities)
-        result["candidate_boxes"] = candidate_recall(pairs)
-    return result
+        return _Tallied(count, typed, grounded_tally(gold, aligned.entities), covered)
+    grounded = {}
+    for name, given in (("gmner", aligned.given), ("always_none", without_boxes(aligned.given))):
+        tweets = [
+            Tweet(example, predicted, own, _annotated(corpus, example))
+            for example, predicted, own in zip(examples, given, boxes, strict=True)
+        ]
+        grounded[name] = PROTOCOLS[protocol](tweets)
+    return _Tallied(count, typed, grounded, covered)
 
 
 def _annotated(corpus: Corpus, example: Example) -> Sequence[tuple[str, Box]]:
@@ -161,7 +205,7 @@ def gold_of(corpus: Corpus, split: str) -> Sequence[Example]:
     return corpus.splits[split]
 
 
-def report(result: Mapping[str, Any], aligned: Aligned) -> str:
+def report(result: Mapping[str, Any], noticed: Noticed) -> str:
     """The scores as text, with a warning for whatever did not fit."""
     gold, given = result["gold"], result["predictions"]
     names = ("micro", "span", "seen", "unseen", "per_type")
@@ -178,12 +222,12 @@ def report(result: Mapping[str, Any], aligned: Aligned) -> str:
         lines.append(f"boxes are scored by the protocol: {result['protocol']}")
     if result.get("candidates") == "gold boxes":
         lines.append("no --candidates were given: the gold boxes serve as candidates")
-    unknown_types = [f"{name} {count:,}" for name, count in aligned.unknown_types.items()]
+    unknown_types = [f"{name} {count:,}" for name, count in sorted(noticed.unknown_types.items())]
     remarks = {
-        "sentences without a line; nothing was predicted there": aligned.missing_ids,
-        "lines left out, for their ids are not the split's": aligned.unknown_ids,
-        "predictions replaced by a later one of the same span": aligned.duplicate_spans,
-        "spans out of range, counted as wrong predictions": aligned.spans_out_of_range,
+        "sentences without a line; nothing was predicted there": noticed.missing_ids,
+        "lines left out, for their ids are not the split's": noticed.unknown_ids,
+        "predictions replaced by a later one of the same span": noticed.duplicate_spans,
+        "spans out of range, counted as wrong predictions": noticed.spans_out_of_range,
     }
     for remark, places in remarks.items():
         if places:
@@ -222,7 +266,7 @@ def _run(options: argparse.Namespace) -> None:
         write_json_lines(options.write_gold, map(gold_record, examples))
         print(f"gold of {len(examples):,} sentences -> {options.write_gold}")
     if predictions is not None:
-        result, aligned = evaluate(
+        result, noticed = evaluate(
             corpus,
             options.split,
             predictions,
@@ -230,7 +274,7 @@ def _run(options: argparse.Namespace) -> None:
             protocol=options.protocol,
             candidates=candidates,
         )
-        print(report(result, aligned))
+        print(report(result, noticed))
         if options.json is not None:
             write_json(options.json, result)
 

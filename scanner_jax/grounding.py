@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypedDict, TypeVar
 
 from scanner_jax.boxes import intersection_over_union
-from scanner_jax.metrics import PRF, Counts, entity_counts, span_counts
+from scanner_jax.metrics import PRF, Counts, Tally, entity_counts, scores_of, span_counts
 from scanner_jax.types import Box, Entity
 
 LEAST_IOU = 0.5
@@ -93,18 +93,24 @@ def without_boxes(predicted: Sequence[Sequence[Entity]]) -> list[list[Entity]]:
 
 def grounded_scores(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]]) -> GroundedScores:
     """All scores of a split's grounded entities; arguments and errors as in `grounded_counts`."""
+    scores: GroundedScores = scores_of(grounded_tally(gold, predicted))  # type: ignore[assignment]
+    return scores
+
+
+def grounded_tally(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]]) -> Tally:
+    """The counts behind `grounded_scores`; those of two parts of a split may be added."""
     per_type = _counts_by(_type, gold, predicted)
     groundable = _counts_by(_groundable, gold, predicted)
-    return GroundedScores(
-        gmner=grounded_counts(gold, predicted).prf(),
-        mner=entity_counts(gold, predicted).prf(),
-        eeg=eeg_counts(gold, predicted).prf(),
-        span=span_counts(gold, predicted).prf(),
-        always_none=grounded_counts(gold, without_boxes(predicted)).prf(),
-        gmner_per_type={name: per_type[name].prf() for name in sorted(per_type)},
-        groundable=groundable.get(True, Counts()).prf(),
-        ungroundable=groundable.get(False, Counts()).prf(),
-    )
+    return {
+        "gmner": grounded_counts(gold, predicted),
+        "mner": entity_counts(gold, predicted),
+        "eeg": eeg_counts(gold, predicted),
+        "span": span_counts(gold, predicted),
+        "always_none": grounded_counts(gold, without_boxes(predicted)),
+        "gmner_per_type": {name: per_type[name] for name in sorted(per_type)},
+        "groundable": groundable.get(True, Counts()),
+        "ungroundable": groundable.get(False, Counts()),
+    }
 
 
 def candidate_recall(pairs: Iterable[tuple[Sequence[Box], Sequence[Box]]]) -> CandidateRecall:
@@ -113,9 +119,18 @@ def candidate_recall(pairs: Iterable[tuple[Sequence[Box], Sequence[Box]]]) -> Ca
     Args:
         pairs: of each entity the gold boxes and the candidate boxes; entities without gold boxes do not count.
     """
+    return recall_of(covered_counts(pairs))
+
+
+def covered_counts(pairs: Iterable[tuple[Sequence[Box], Sequence[Box]]]) -> Counts:
+    """The counts behind `candidate_recall`: groundable entities, and those that a candidate covers."""
     covered = [any(is_region(box, gold) for box in candidates) for gold, candidates in pairs if gold]
-    recall = 100 * sum(covered) / len(covered) if covered else 0.0
-    return CandidateRecall(recall=round(recall, 2), support=len(covered))
+    return Counts(true_positives=sum(covered), gold=len(covered))
+
+
+def recall_of(covered: Counts) -> CandidateRecall:
+    """The recall of candidate boxes as reports give it."""
+    return CandidateRecall(recall=round(covered.recall, 2), support=covered.gold)
 
 
 class _Judged(NamedTuple):

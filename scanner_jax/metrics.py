@@ -6,8 +6,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
+from scanner_jax.spill import SpilledSet
 from scanner_jax.types import Entity, Example
 
 
@@ -67,6 +68,10 @@ class Counts:
         )
 
 
+Tally = Mapping[str, Counts | Mapping[str, Counts]]
+"""Counts by the names of their scores; some are split by type."""
+
+
 class _Mention(NamedTuple):
     """An entity of one sentence."""
 
@@ -112,9 +117,9 @@ def type_counts(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[E
     return {name: Counts(right[name], guesses[name], golds[name]) for name in sorted(guesses | golds)}
 
 
-def surfaces(examples: Iterable[Example]) -> frozenset[str]:
+def surfaces(examples: Iterable[Example]) -> SpilledSet:
     """The surfaces of all gold entities; of a training split, these are what "seen" refers to."""
-    return frozenset(example.surface(entity) for example in examples for entity in example.entities)
+    return SpilledSet(example.surface(entity) for example in examples for entity in example.entities)
 
 
 def seen_counts(
@@ -150,14 +155,42 @@ def recognizer_scores(
     examples: Sequence[Example], predicted: Sequence[Sequence[Entity]], *, training_surfaces: AbstractSet[str]
 ) -> RecognizerScores:
     """Score typed entities over a whole split; arguments and errors as in `seen_counts`."""
+    scores = scores_of(recognizer_tally(examples, predicted, training_surfaces=training_surfaces))
+    return RecognizerScores(
+        micro=scores["micro"], per_type=scores["per_type"], seen=scores["seen"], unseen=scores["unseen"]
+    )
+
+
+def recognizer_tally(
+    examples: Sequence[Example], predicted: Sequence[Sequence[Entity]], *, training_surfaces: AbstractSet[str]
+) -> Tally:
+    """The counts behind `recognizer_scores`; those of two parts of a split may be added."""
     gold = [example.entities for example in examples]
     seen, unseen = seen_counts(examples, predicted, training_surfaces=training_surfaces)
-    return RecognizerScores(
-        micro=entity_counts(gold, predicted).prf(),
-        per_type={name: counts.prf() for name, counts in type_counts(gold, predicted).items()},
-        seen=seen.prf(),
-        unseen=unseen.prf(),
-    )
+    per_type = type_counts(gold, predicted)
+    return {"micro": entity_counts(gold, predicted), "per_type": per_type, "seen": seen, "unseen": unseen}
+
+
+def added(one: Tally, other: Tally) -> Tally:
+    """The counts of two parts of a split together; what one of them lacks is nothing there."""
+    total: dict[str, Counts | Mapping[str, Counts]] = {**one}
+    for name, counts in other.items():
+        known = total.get(name)
+        if isinstance(counts, Counts):
+            total[name] = counts + known if isinstance(known, Counts) else counts
+        else:
+            before = known if isinstance(known, Mapping) else {}
+            both = {kind: before.get(kind, Counts()) + counts.get(kind, Counts()) for kind in {**before, **counts}}
+            total[name] = dict(sorted(both.items()))
+    return total
+
+
+def scores_of(tally: Tally) -> dict[str, Any]:
+    """The scores of counts, as reports give them."""
+    return {
+        name: counts.prf() if isinstance(counts, Counts) else {kind: own.prf() for kind, own in counts.items()}
+        for name, counts in tally.items()
+    }
 
 
 def metrics_table(metrics: Mapping[str, object]) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from scanner_jax.spill import SpilledDict
 from scanner_jax.tags import tags_from_entities
 from scanner_jax.types import Box, Entity, Example, Span
 
@@ -85,7 +86,7 @@ def gold_record(example: Example) -> dict[str, Any]:
     return record
 
 
-def read_predictions(path: Path) -> dict[str, list[Entity]]:
+def read_predictions(path: Path) -> SpilledDict[list[Entity]]:
     """Read a file in the predictions format, of whatever system.
 
     Of an entity only `start`, `end`, `type` and `box` are read. Blank lines are passed over.
@@ -101,12 +102,12 @@ def read_predictions(path: Path) -> dict[str, list[Entity]]:
             gives an id a second time.
         OSError: the file cannot be read.
     """
-    return _read(path, _entities)
+    return _read(path, _entities, SpilledDict[list[Entity]](pack=_packed, unpack=_unpacked))
 
 
-def read_candidates(path: Path) -> dict[str, list[Box]]:
+def read_candidates(path: Path) -> SpilledDict[list[Box]]:
     """Read the candidate boxes of each id, in their order; arguments and errors as in `read_predictions`."""
-    return _read(path, _boxes)
+    return _read(path, _boxes, SpilledDict[list[Box]](unpack=list))
 
 
 def conll_lines(examples: Sequence[Example], predicted: Sequence[Sequence[Entity]]) -> Iterator[str]:
@@ -130,9 +131,10 @@ def conll_lines(examples: Sequence[Example], predicted: Sequence[Sequence[Entity
         yield "\n"
 
 
-def _read(path: Path, content: Callable[[Mapping[str, Any]], Content]) -> dict[str, Content]:
-    """What a JSON lines file says of each id."""
-    found: dict[str, Content] = {}
+def _read(
+    path: Path, content: Callable[[Mapping[str, Any]], Content], found: SpilledDict[Content]
+) -> SpilledDict[Content]:
+    """What a JSON lines file says of each id, put into `found`."""
     problems: list[str] = []
     with path.open("rb") as file:  # binary, so that lines end at LF alone
         for number, raw in enumerate(file, start=1):
@@ -197,6 +199,19 @@ def _entity(place: int, item: Any) -> Entity:
 def _shared(start: int, end: int, kind: str, boxes: tuple[Box, ...]) -> Entity:
     """An entity; equal ones, of which files are full, are one in memory."""
     return Entity(start, end, kind, boxes)
+
+
+def _packed(entities: Sequence[Entity]) -> Any:
+    return [(_storable(entity.start), _storable(entity.end), entity.type, entity.boxes) for entity in entities]
+
+
+def _unpacked(packed: Any) -> list[Entity]:
+    return [_shared(int(start), int(end), kind, boxes) for start, end, kind, boxes in packed]
+
+
+def _storable(number: int) -> int | str:
+    """JSON's whole numbers have no limit, where msgpack's have."""
+    return number if abs(number) < 2**63 else str(number)
 
 
 def _box(name: str, value: Any) -> Box:

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from invented import write_corpus
+from memory import held
 
-from scanner_jax.alignment import EvaluationError, align
+from scanner_jax import spill
+from scanner_jax.alignment import EvaluationError, check_ids
 from scanner_jax.corpora import read_corpus
-from scanner_jax.evaluate import main
+from scanner_jax.evaluate import evaluate, main
+from scanner_jax.predictions import read_predictions
 from scanner_jax.types import Entity, Example
 
 DATA = Path(__file__).parent.parent / "data"
@@ -22,6 +26,12 @@ TWEETS = {
     ),
 }
 GOLD_ENTITIES = {"3": [(0, 2, "PER"), (3, 4, "LOC")], "3#2": [(0, 1, "PER")], "4": [(0, 1, "ORG")], "5": []}
+
+
+@pytest.fixture(autouse=True)
+def little_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splits are scored in parts, whose counts are added up."""
+    monkeypatch.setattr("scanner_jax.evaluate.AT_ONCE", 2)
 
 
 @pytest.fixture
@@ -119,7 +129,7 @@ def test_what_does_not_fit_is_defined_counted_and_reported(
 
 def test_predictions_of_another_split_are_refused() -> None:
     with pytest.raises(EvaluationError, match=r"not one of the 1 ids .*'a'"):
-        align([Example("a", ("x",))], {"b": [Entity(0, 1, "PER")]}, types=["PER"])
+        check_ids([Example("a", ("x",))], {"b": [Entity(0, 1, "PER")]})
 
 
 @pytest.mark.parametrize(
@@ -178,3 +188,17 @@ def test_gold_of_a_real_corpus_scores_100(name: str, tmp_path: Path) -> None:
     gold = sum(len(example.entities) for example in read_corpus(DATA / name).splits["test"])
     assert result["micro"]["support"] == gold == {"twitter2015": 5207, "twitter_gmner": 2543, "conll2003": 5648}[name]
     assert result["predictions"]["missing_ids"] == result["predictions"]["unknown_ids"] == 0
+
+
+def test_memory_does_not_grow_with_the_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spill, "RECENT", 100)
+    for count in (1000, 4000):
+        write_corpus(tmp_path / str(count), count)
+
+    def scored(count: int) -> None:
+        folder = tmp_path / str(count)
+        predictions = read_predictions(folder / "train-predictions.jsonl")
+        scores, _ = evaluate(read_corpus(folder), "train", predictions, trained_on=["train"])
+        assert scores["gold"]["sentences"] == 0.8 * count
+
+    assert held(scored, 1000, 4000) < 100

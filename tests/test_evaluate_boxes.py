@@ -14,6 +14,12 @@ DATA = Path(__file__).parent.parent / "data" / "twitter_gmner"
 FACE, HAND, WALL = [0, 0, 10, 10], [50, 50, 60, 70], [0, 0, 200, 200]
 
 
+@pytest.fixture(autouse=True)
+def little_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splits are scored in parts, whose counts are added up."""
+    monkeypatch.setattr("scanner_jax.evaluate.AT_ONCE", 2)
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "tweets"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -64,7 +64,7 @@ def make_corpus(world: World, *, seed: int, sizes: Sizes) -> Corpus:
     splits: dict[str, list[Tweet]] = {}
     noise: list[Noise] = []
     things: Sequence[Thing] = world.known
-    labelled: frozenset[str] = frozenset()
+    labelled: Set[str] = frozenset()
     for split, count in counts.items():
         rng = random.Random(f"{seed}:{split}")
         if split != "train":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scanner_jax.alignment import align
+from scanner_jax.alignment import align, check_ids
 from scanner_jax.files import read_json_lines
 from scanner_jax.predictions import read_predictions
 from scanner_jax.types import Entity, Example, ImageObject, Knowledge, Span
@@ -67,10 +67,12 @@ def read_report(folder: Path, examples: Sequence[Example], *, box_threshold: flo
     """
     path = folder / "predictions.jsonl"
     try:
-        aligned = align(examples, read_predictions(path), types=())
+        predictions = read_predictions(path)
     except FileNotFoundError:
         raise GalleryError(f"{path} is missing: give the folder of a run that training has finished") from None
-    entities = {example.id: found for example, found in zip(examples, aligned.entities, strict=True)}
+    check_ids(examples, predictions)
+    found = align(examples, predictions).entities
+    entities = {example.id: own for example, own in zip(examples, found, strict=True)}
     return Reported(
         entities=entities, box_scores=_box_scores(path), prompts=_prompts(folder), box_threshold=box_threshold
     )

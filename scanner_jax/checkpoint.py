@@ -3,6 +3,9 @@
 A folder keeps two: the last one, and the one before it in case the last is damaged. With XLM-RoBERTa-large in fp32
 each takes up to 9 GB (parameters, AdamW's two moments, the best parameters so far; less where only the vocabulary in
 use is trained), and a third is there while it is written. Writing goes on beside the training, from a copy in memory.
+
+A checkpoint has whole arrays, whatever devices they were on, and is restored on any. Of several processes, the first
+one writes and all read, each without the others, and Orbax is told so.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserva
 
 from scanner_jax.encoder import Params
 from scanner_jax.files import damaged_files, write_checksums
+from scanner_jax.processes import first_does, gathered, is_first, meet, several
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +65,14 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         folder = Path(folder).absolute()
-        steps = [path for path in folder.glob("*") if path.name.isdigit()]
-        for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
-            problem = _problem(path)
-            if problem is None:
-                break
-            logger.warning("%s: %s; going back to what was saved before it", path, problem)
-            shutil.rmtree(path)
+        first_does(_begin, folder)
+        meet(f"checkpoints in {folder}")
         # Not Orbax's own asynchronous saving: where it cannot write, it waits five minutes for itself.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation.LatestN(2), enable_async_checkpointing=False
+            preservation_policy=preservation.LatestN(2),
+            enable_async_checkpointing=False,
+            create=False,
+            multiprocessing_options=_alone(),
         )
         with _explained(folder):
             self._manager = ocp.CheckpointManager(folder, options=options)
@@ -101,8 +103,11 @@ class Checkpoints:
                 What was saved before that is untouched.
         """
         self.wait()
+        state = gathered(saved.state)
+        if not is_first():
+            return
         # On the CPU, what device_get gives is the very memory that the next step is to reuse.
-        copied = jax.tree.map(np.array, saved.state) if jax.default_backend() == "cpu" else jax.device_get(saved.state)
+        copied = jax.tree.map(np.array, state) if jax.default_backend() == "cpu" else jax.device_get(state)
         self._writing = self._writer.submit(self._write, step, saved._replace(state=copied))
 
     def wait(self) -> None:
@@ -142,7 +147,8 @@ def save_params(folder: Path, params: Params) -> None:
         CheckpointError: the disk is full, or the folder cannot be written.
     """
     # Not the asynchronous StandardCheckpointer: when it cannot write, it waits five minutes for itself.
-    with _explained(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    handler, options = ocp.StandardCheckpointHandler(multiprocessing_options=_alone()), _alone()
+    with _explained(folder), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         checkpointer.save(Path(folder).absolute(), args=ocp.args.StandardSave(params), force=True)
 
 
@@ -152,8 +158,31 @@ def restore_params(folder: Path) -> Params:
     Raises:
         FileNotFoundError: there is nothing.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         return checkpointer.restore(Path(folder).absolute())
+
+
+def _begin(folder: Path) -> None:
+    """Make the folder, or delete checkpoints of its end that are not whole."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    steps = [path for path in folder.glob("*") if path.name.isdigit()]
+    for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
+        problem = _problem(path)
+        if problem is None:
+            break
+        logger.warning("%s: %s; going back to what was saved before it", path, problem)
+        shutil.rmtree(path)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Let Orbax work in this process without the others."""
+    if not several():
+        return ocp.options.MultiprocessingOptions()
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
 
 
 def _problem(folder: Path) -> str | None:

@@ -40,9 +40,18 @@ class DeferredSignals:
     received: signal.Signals | None = None
     _waiting = True
 
+    def __init__(self, *, together: bool) -> None:
+        self._together = together
+
     @contextlib.contextmanager
     def at_once(self, saved: str) -> Iterator[None]:
-        """Let signals wait no longer in this block; `saved` is what an `Interrupted` from it says."""
+        """Let signals wait no longer in this block; `saved` is what an `Interrupted` from it says.
+
+        Not where processes leave together: who left alone would leave the others waiting.
+        """
+        if self._together:
+            yield
+            return
         self._saved, self._waiting = saved, False
         try:
             if self.received is not None:
@@ -65,9 +74,13 @@ def leaving_at_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred_signals() -> Iterator[DeferredSignals]:
-    """Let signals wait in this block; who opens it looks at `received` and raises `Interrupted`, or its end does."""
-    deferred = DeferredSignals()
+def deferred_signals(*, together: bool = False) -> Iterator[DeferredSignals]:
+    """Let signals wait in this block; who opens it looks at `received` and raises `Interrupted`, or its end does.
+
+    Args:
+        together: whether this is one of several processes that leave at the same step.
+    """
+    deferred = DeferredSignals(together=together)
     with _handling(deferred._handle):
         yield deferred
     if deferred.received is not None:

@@ -22,6 +22,7 @@ from scanner_jax.encoder import Params
 from scanner_jax.interrupt import Interrupted, deferred_signals
 from scanner_jax.pipeline import Batch, Features, steps_per_epoch
 from scanner_jax.placement import ONE_DEVICE, Placement
+from scanner_jax.processes import agreed, gathered, meet, several
 from scanner_jax.progress import Progress, open_progress
 from scanner_jax.stepping import LossFn, Stepper, TrainState, Watch, shape_of
 from scanner_jax.vocabulary import Tables, Vocabulary
@@ -103,7 +104,7 @@ def train(
         training, settings=settings, seed=seed, vocabulary=vocabulary, placement=placement
     )
     best = Best(np.float64(-math.inf), np.int64(0), _copied(state.params)) if evaluate else None
-    with Checkpoints(folder / "checkpoints") as checkpoints, deferred_signals() as signals:
+    with Checkpoints(folder / "checkpoints") as checkpoints, deferred_signals(together=several()) as signals:
         if checkpoints.last_step is not None:
             saved = checkpoints.restore_last(functools.partial(tables.abstract, (state, best)))
             state, best = _restored(saved, tables, placement)
@@ -121,6 +122,7 @@ def train(
         # Nothing is lost by leaving at once before the run's first step; afterwards signals wait until it is saved.
         with signals.at_once(_saved(name, start, total)), progress.timed("compiling"):
             _compile_ahead(stepper, batches, min(total - start, EPOCHS_AHEAD * epoch, BATCHES_AHEAD), ahead, progress)
+            meet(f"the first step of {folder}")
         ends = (settings.steps_per_dispatch, settings.log_every, settings.checkpoint_every, epoch)
         losses: list[Float[Array, "*n"]] = []
         with (
@@ -132,7 +134,7 @@ def train(
                 # First, because a checkpoint holds no scores of its own step.
                 if evaluate and step > 0 and step % epoch == 0:
                     with signals.at_once(_saved(name, step, total)), progress.timed("evaluating"):
-                        scores = evaluate(tables.whole(state.params, step))
+                        scores = evaluate(tables.whole(gathered(state.params), step))
                     said = ", ".join(f"{key} {value:g}" for key, value in scores.items() if key != "score")
                     progress.record(step, scores, say=f"dev {said}")
                     if best is None or scores["score"] >= best.score:  # the later ones among equals
@@ -149,9 +151,11 @@ def train(
                     state, new_losses = steps(state, block)
                 losses += new_losses
                 step = end
-                leaving = signals.received
-                saving = leaving or step % epoch == 0 or step % settings.checkpoint_every == 0
-                if saving or step % settings.log_every == 0:
+                due = step % epoch == 0 or step % settings.checkpoint_every == 0
+                telling = due or step % settings.log_every == 0
+                leaving = agreed(signals.received, now=telling)
+                saving = due or leaving
+                if saving or telling:
                     with progress.timed("stepping"):  # of which most is waiting for the device
                         mean, losses = _finite_mean(losses, step), []
                     progress.record(step, {"loss": mean})
@@ -166,7 +170,7 @@ def train(
             checkpoints.wait()
     progress.finish()
     if best is None:
-        best = Best(np.float64(0), np.int64(step), jax.device_get(state.params))
+        best = Best(np.float64(0), np.int64(step), jax.device_get(gathered(state.params)))
     return tables.whole(best.params, int(best.step))
 
 
@@ -203,7 +207,7 @@ def _compile_ahead(
 
 def _copied(params: Params) -> Params:
     """Copied, because the next step donates them."""
-    return jax.tree.map(np.array, params)
+    return jax.tree.map(np.array, gathered(params))
 
 
 def _saved(name: str, step: int, total: int) -> str:

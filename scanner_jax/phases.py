@@ -9,6 +9,7 @@ A finished phase has the SHA-256 of its files beside them, and each run that use
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,6 +22,7 @@ from typing import Any
 from scanner_jax import checkpoint
 from scanner_jax.files import damaged_files, json_text, read_json, write_checksums, write_json
 from scanner_jax.lock import LOCK, locked
+from scanner_jax.processes import first_does, first_says, is_first, meet
 from scanner_jax.progress import EVENTS, METRICS, SECONDS
 
 logger = logging.getLogger(__name__)
@@ -81,16 +83,19 @@ def finished(phase: Phase, root: Path) -> bool:
     return (phase.folder(root) / RESULT).is_file()
 
 
-def run(phase: Phase, root: Path, body: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+def run(
+    phase: Phase, root: Path, body: Callable[[Path], Mapping[str, Any]], *, together: bool = False
+) -> dict[str, Any]:
     """Run a phase unless it is finished, and return its result.
 
-    One process at a time runs it; another waits and then finds it finished (`lock.locked` says where that holds).
+    One run at a time has it; another waits and then finds it finished (`lock.locked` says where that holds).
 
     Args:
         phase: what to run.
         root: the folder of all phases.
         body: does the work in the folder it is given, going on from what an interrupted run left there,
             and returns the phase's result as JSON values.
+        together: whether all processes of a run do it together; otherwise the first one does it for them.
 
     Returns:
         The result; written last and by renaming, it marks the phase as finished.
@@ -100,27 +105,31 @@ def run(phase: Phase, root: Path, body: Callable[[Path], Mapping[str, Any]]) -> 
         OSError: the disk is full, or the folder cannot be written.
     """
     folder = phase.folder(root)
-    if finished(phase, root):
-        _finished_before(phase, folder)
-    else:
-        with locked(folder):
-            if finished(phase, root):  # by the process that this one waited for
-                _finished_before(phase, folder)
-            else:
-                _run(phase, folder, body)
+    with contextlib.ExitStack() as lock:
+        done = is_first() and finished(phase, root)
+        if is_first() and not done:
+            lock.enter_context(locked(folder))
+            done = finished(phase, root)  # by the run that this one waited for
+        if not first_says(done, where=f"beginning {phase.hash}"):
+            _run(phase, folder, body, together)
+        elif is_first():
+            _finished_before(phase, folder)
+        meet(f"finished {phase.hash}")
     # What training needed to go on is of no more use; a run killed just here leaves it to the next one.
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    first_does(shutil.rmtree, folder / CHECKPOINTS, True)
     return read_json(folder / RESULT)
 
 
-def _run(phase: Phase, folder: Path, body: Callable[[Path], Mapping[str, Any]]) -> None:
+def _run(phase: Phase, folder: Path, body: Callable[[Path], Mapping[str, Any]], together: bool) -> None:
     """Do a phase's work; the folder is locked."""
-    _remove_litter(folder)
-    write_json(folder / "phase.json", phase.describe())
+    if is_first():
+        _remove_litter(folder)
+        write_json(folder / "phase.json", phase.describe())
     logger.info("%s: running in %s", phase.name, folder)
-    result = dict(body(folder))
-    write_checksums(folder, leave_out=_CHANGING, planned={RESULT: json_text(result)})
-    write_json(folder / RESULT, result)
+    result = dict(body(folder)) if together or is_first() else {}
+    if is_first():
+        write_checksums(folder, leave_out=_CHANGING, planned={RESULT: json_text(result)})
+        write_json(folder / RESULT, result)
 
 
 def _finished_before(phase: Phase, folder: Path) -> None:

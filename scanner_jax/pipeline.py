@@ -259,12 +259,11 @@ def predict(
     *,
     batch_size: int,
 ) -> Iterator[tuple[Features, Any]]:
-    """Run a jitted `forward(params, batch)` over features, sorted by length so that little is padding.
+    """Run a jitted `forward(params, batch)`, params on the device, over features sorted by length: little is padding.
 
     Yields:
         Each feature with its row of the output (a tree of numpy arrays), in the order of computation.
     """
-    params = jax.device_put(params)
     for chosen in by_length(features, batch_size):
         output = jax.device_get(forward(params, collate(chosen, batch_size=batch_size)))
         for row, item in enumerate(chosen):

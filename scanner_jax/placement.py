@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scanner_jax.pipeline import Batch
+from scanner_jax.processes import several
 
 Tree = TypeVar("Tree")
 
@@ -32,7 +33,7 @@ class PlacementError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """On a mesh; without one, on JAX's default device, and every method leaves what it is given as it is."""
+    """On a mesh; without one, on JAX's default device, which needs no word about where anything is."""
 
     mesh: Mesh | None = None
 
@@ -65,11 +66,16 @@ class Placement:
         """The same of a batch that `spread` has padded, or of several stacked in a new first axis."""
         if self.mesh is None:
             return batch
-        return jax.tree.map(functools.partial(_abstract, sharding=self._rows(stacked)), batch)
+        abstract = functools.partial(_abstract_rows, sharding=self._rows(stacked), axis=int(stacked))
+        return jax.tree.map(abstract, batch)
 
     def put(self, tree: Tree) -> Tree:
-        """Put such a tree on the devices, from the host or from where it is."""
-        return tree if self.mesh is None else jax.device_put(tree, self.shardings(tree))
+        """Put such a tree on the devices, from the host or from where it is; each process has it whole."""
+        if self.mesh is None:
+            return jax.device_put(tree)
+        if several():
+            return jax.tree.map(_put_part, tree, self.shardings(tree))
+        return jax.device_put(tree, self.shardings(tree))
 
     def copied(self, tree: Tree) -> Tree:
         """Put a copy of such a tree on the devices, which may be donated."""
@@ -79,11 +85,19 @@ class Placement:
 
     def put_batch(self, batch: Batch, *, stacked: bool = False) -> Batch:
         """Put a batch that `spread` has padded on the devices, or several stacked in a new first axis."""
-        return batch if self.mesh is None else jax.device_put(batch, self._rows(stacked))
+        if self.mesh is None:
+            return batch
+        if several():
+            return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, self._rows(stacked)), batch)
+        return jax.device_put(batch, self._rows(stacked))
 
     def spread(self, collate: Callable[..., Batch]) -> Callable[..., Batch]:
-        """Make batches whose rows divide among the devices: with empty rows at the end, which no mask counts."""
-        return collate if self.mesh is None else functools.partial(_padded, self.devices, collate)
+        """Make batches whose rows divide among the devices: with empty rows at the end, which no mask counts.
+
+        Of several processes, each has the rows of its own devices. All find the same place for each of the whole
+        batch's sequences (`packing.lay_out`), so that shapes are the same without a word.
+        """
+        return collate if self.mesh is None else functools.partial(_own_rows, self.devices, collate)
 
     def _rows(self, stacked: bool) -> NamedSharding:
         assert self.mesh is not None
@@ -114,6 +128,11 @@ def place(*, data: int, fsdp: int) -> Placement:
             f"mesh.data={data}, mesh.fsdp={fsdp}: {wanted} devices, but there are {there} "
             f"({jax.devices()[0].device_kind}); data times fsdp is at most that"
         )
+    if several() and wanted != there:
+        raise PlacementError(
+            f"mesh.data={data}, mesh.fsdp={fsdp}: {wanted} devices, but these {jax.process_count()} processes have "
+            f"{there}, and each of them must take part; mesh.data=-1 takes all"
+        )
     if wanted == 1:
         return ONE_DEVICE
     return Placement(Mesh(np.array(jax.devices()[:wanted]).reshape(-1, fsdp), AXES))
@@ -133,9 +152,30 @@ def _abstract(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _padded(devices: int, collate: Callable[..., Batch], *features: Any, **options: Any) -> Batch:
+def _abstract_rows(leaf: Any, *, sharding: NamedSharding, axis: int) -> jax.ShapeDtypeStruct:
+    """That of all processes' rows, given this one's."""
+    shape = list(leaf.shape)
+    shape[axis] *= jax.process_count()
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
+
+
+def _put_part(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """Put on this process's devices what they hold of an array."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf  # it is there
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put_part(jax.random.key_data(leaf), sharding))
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, whole.__getitem__)
+
+
+def _own_rows(devices: int, collate: Callable[..., Batch], *features: Any, **options: Any) -> Batch:
+    """A batch with rows added until the devices divide them; of several processes, each one's own part of it."""
     batch = collate(*features, **options)
-    return {name: _with_rows(array, -(-len(array) // devices) * devices) for name, array in batch.items()}
+    padded = {name: _with_rows(array, -(-len(array) // devices) * devices) for name, array in batch.items()}
+    if not several():
+        return padded
+    return {name: np.split(array, jax.process_count())[jax.process_index()] for name, array in padded.items()}
 
 
 def _with_rows(array: np.ndarray, rows: int) -> np.ndarray:

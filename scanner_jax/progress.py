@@ -16,6 +16,7 @@ import rich.console
 import rich.progress
 
 from scanner_jax.files import naming, write_json, write_json_lines
+from scanner_jax.processes import is_first
 
 METRICS = "metrics.jsonl"
 SECONDS = "seconds.json"
@@ -29,7 +30,7 @@ class Progress:
     `seconds.json` says what the time went into, since the phase was last begun or gone on with.
     """
 
-    def __init__(self, name: str, path: Path, scalars: Scalars | None, console: rich.console.Console) -> None:
+    def __init__(self, name: str, path: Path | None, scalars: Scalars | None, console: rich.console.Console) -> None:
         self._name = name
         self._path = path
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -39,8 +40,9 @@ class Progress:
     def record(self, step: int, values: dict[str, Any], *, say: str = "") -> None:
         """Append one record to the phase's metrics.jsonl and, if there is something to say, print a line."""
         line = {"step": step, "time": round(time.time(), 3), **values}
-        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self._path:
+            with naming(self._path), self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         if self._scalars:
             self._scalars.write(line)
         if say:
@@ -62,7 +64,8 @@ class Progress:
     def finish(self) -> None:
         """Write what the time went into, and print it."""
         seconds = {what: round(value, 3) for what, value in self._seconds.items()}
-        write_json(self._path.with_name(SECONDS), seconds)
+        if self._path:
+            write_json(self._path.with_name(SECONDS), seconds)
         self.say("finished; seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds.items()))
 
     @contextlib.contextmanager
@@ -118,12 +121,14 @@ def open_progress(name: str, folder: Path, *, start: int) -> Progress:
         name: what the console calls it.
         folder: receives `metrics.jsonl` and, where TensorBoard is installed, `events.out.tfevents.*`. Records of a run
             that was interrupted are kept as far as they are not written again: losses up to `start`, and scores of
-            the steps before it.
+            the steps before it. Of several processes, the first one alone writes there and speaks.
         start: steps that are done.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
+    if not is_first():
+        return Progress(name, None, None, rich.console.Console(quiet=True))
     path = folder / METRICS
     kept = [record for record in _whole_records(path) if (record["step"], "loss" not in record) < (start, True)]
     write_json_lines(path, kept)

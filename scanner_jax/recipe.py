@@ -19,6 +19,7 @@ from scanner_jax import phases, ranking, stages
 from scanner_jax.files import read_json
 from scanner_jax.inputs import InputError, Inputs
 from scanner_jax.phases import Phase
+from scanner_jax.processes import first_says
 from scanner_jax.settings import execution
 from scanner_jax.stages import Run
 
@@ -28,10 +29,11 @@ _INDIFFERENT = ("eval_batch_size", "checkpoint_every", "log_every", "steps_per_d
 
 
 class Step(NamedTuple):
-    """A phase, and the function that does its work in its folder."""
+    """A phase, the function that does its work in its folder, and whether all processes of a run do it together."""
 
     phase: Phase
     body: Callable[[Run, Phase, Path], Mapping[str, Any]]
+    together: bool
 
 
 def recipe_steps(run: Run) -> dict[str, Step]:
@@ -54,7 +56,7 @@ def recipe_steps(run: Run) -> dict[str, Step]:
             inputs=inputs,
             parents=tuple(steps[parent].phase for parent in parents),
         )
-        steps[name] = Step(phase, body)
+        steps[name] = Step(phase, body, together=kind in ("detector", "recognizer"))
 
     epochs, tyt = config.epochs, config.tyt
     rounding = _rounding(config)
@@ -99,10 +101,11 @@ def run_recipe(run: Run, *, until: str | None = None) -> dict[str, Any]:
     steps = recipe_steps(run)
     if until is not None and until not in steps:
         raise InputError(f"- until={until}: this recipe's phases are {', '.join(steps)}")
-    for phase, body in steps.values():
+    for phase, body, together in steps.values():
+        wanted = until is None or _leads_to(phase, steps[until].phase)
         # A finished one runs no more, but its files are checked before metrics.json quotes it.
-        if until is None or _leads_to(phase, steps[until].phase) or phases.finished(phase, run.root):
-            phases.run(phase, run.root, functools.partial(body, run, phase))
+        if wanted or first_says(phases.finished(phase, run.root), where=f"asking for {phase.hash}"):
+            phases.run(phase, run.root, functools.partial(body, run, phase), together=together)
     return metrics_of({name: step.phase for name, step in steps.items()}, run.root)
 
 

@@ -27,6 +27,7 @@ from scanner_jax.grounding import grounded_scores
 from scanner_jax.inputs import Inputs
 from scanner_jax.phases import Phase
 from scanner_jax.predictions import prediction_record
+from scanner_jax.processes import first_does
 from scanner_jax.prompts import cut_report
 from scanner_jax.recognition import (
     Recognition,
@@ -95,13 +96,13 @@ def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         vocabulary=detector_vocabulary_of(run, detection),
         watch=run.watch(phase, detection.sizes),
     )
-    checkpoint.save_params(folder / "params", params)
+    first_does(checkpoint.save_params, folder / "params", params)
     if phase.name == "detector-teacher":
-        write_arrays(folder / "training-logits.npz", tag(detection, params, inputs.training))
+        first_does(write_arrays, folder / "training-logits.npz", tag(detection, params, inputs.training))
     result = {}
     for split, examples in inputs.evaluated.items():
         spans = spans_of(tag(detection, params, examples))
-        write_json_lines(folder / f"{split}-spans.jsonl", _span_records(examples, spans))
+        first_does(write_json_lines, folder / f"{split}-spans.jsonl", _span_records(examples, spans))
         result[split] = span_scores(examples, spans) if split in inputs.scored else None
     return result
 
@@ -125,7 +126,7 @@ def run_fold(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         watch=run.watch(phase, detection.sizes),
     )
     spans = spans_of(tag(detection, params, held_out))
-    write_json_lines(folder / "held-out-spans.jsonl", _span_records(held_out, spans))
+    first_does(write_json_lines, folder / "held-out-spans.jsonl", _span_records(held_out, spans))
     return {"held_out": span_scores(held_out, spans)}
 
 
@@ -198,9 +199,9 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         vocabulary=recognizer_vocabulary_of(run, recognition, prompted.values()),
         watch=run.watch(phase, recognition.sizes),
     )
-    checkpoint.save_params(folder / "params", params)
+    first_does(checkpoint.save_params, folder / "params", params)
     if phase.name == "recognizer-teacher":
-        write_arrays(folder / "training-logits.npz", [judge(recognition, params, prompted["train"]).types])
+        first_does(write_arrays, folder / "training-logits.npz", [judge(recognition, params, prompted["train"]).types])
     grounded = bool(run.config.recognizer.grounding_weight)
     judged = {split: judge(recognition, params, prompted[split]) for split in inputs.evaluated}
     decoded = {
@@ -216,12 +217,12 @@ def run_recognizer(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
         result["box_threshold"] = threshold
     for split, examples in inputs.evaluated.items():
         records = [prediction_record(example, found) for example, found in zip(examples, decoded[split], strict=True)]
-        write_json_lines(folder / f"{split}-predictions.jsonl", records)
+        first_does(write_json_lines, folder / f"{split}-predictions.jsonl", records)
         if phase.name == "recognizer-student" and split == "test":
             told = prompt_records(
                 prompted[split], judged[split].types, classes=recognition.classes, max_objects=recognition.max_objects
             )
-            write_json_lines(folder / "test-prompts.jsonl", told)
+            first_does(write_json_lines, folder / "test-prompts.jsonl", told)
         scored = split in inputs.scored
         result[split] = _scores(run, split, prompted[split], entities_of(decoded[split])) if scored else None
     return result

@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.interrupt import Interrupted, leaving_at_signals
 from scanner_jax.loop import DivergedError
 from scanner_jax.phases import DamagedPhaseError
+from scanner_jax.processes import ProcessesError, is_first, join, meet, several
 from scanner_jax.prompts import PromptError
 from scanner_jax.ranking import RankError
 from scanner_jax.recipe import recipe_steps, run_recipe
@@ -39,6 +41,11 @@ from scanner_jax.wikipedia import WikipediaError
 _WORKDIR = flags.DEFINE_string("workdir", None, "Receives report/ and run.json; by default runs/<config>.")
 _PHASES = flags.DEFINE_string("phases", None, "Folder of phases, to share between runs; by default WORKDIR/phases.")
 _UNTIL = flags.DEFINE_string("until", None, "Stop after this phase (detector-teacher, candidates, ...).")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Train with other processes, of which the first listens at HOST:PORT; auto: as SLURM says."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are; found with --coordinator=auto.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which one this is, from 0; found with --coordinator=auto.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,21 +54,44 @@ def main(arguments: Sequence[str]) -> None:
     quieten()
     try:
         with leaving_at_signals():
+            if _COORDINATOR.value or _PROCESSES.value is not None or _PROCESS.value is not None:
+                join(coordinator=_COORDINATOR.value or "", count=_PROCESSES.value, index=_PROCESS.value)
             _train()
+            meet("the end")
+    except ProcessesError as error:
+        sys.exit(f"The processes do not find one another: {error}")
     except InputError as error:
-        sys.exit(f"The recipe cannot start; this is missing or does not fit:\n{error}")
+        _leave(f"The recipe cannot start; this is missing or does not fit:\n{error}")
     except CheckpointError as error:
-        print(f"The recipe stopped: {error}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(1)  # at once: TensorStore's threads have one more error for each array that was to follow
+        # At once: TensorStore's threads have one more error for each array that was to follow.
+        _leave(f"The recipe stopped: {error}", at_once=True)
     except (DamagedPhaseError, DivergedError, PromptError, RankError, StoreError, WikipediaError) as error:
-        sys.exit(f"The recipe stopped: {error}")
+        _leave(f"The recipe stopped: {error}")
     except OSError as error:
-        sys.exit(f"The recipe stopped: {explain(error)}")
+        _leave(f"The recipe stopped: {explain(error)}")
     except Interrupted as error:
         saved = error.saved or "what was finished or saved before is kept"
-        print(f"Stopped by {error.signal.name}: {saved}; the same command goes on from there.", file=sys.stderr)
-        sys.exit(error.exit_code)
+        said = f"Stopped by {error.signal.name}: {saved}; the same command goes on from there."
+        # Where several have agreed to leave, each waits for the others, and none is missed.
+        _leave(said, code=error.exit_code, at_once=several() and not error.saved)
+    except Exception as error:
+        if not several():
+            raise
+        traceback.print_exc()
+        _leave(
+            f"Process {jax.process_index()} of {jax.process_count()} stopped: {str(error).splitlines()[0]}\nIf that "
+            "speaks of a connection or of another process, one of the others has ended before, and says why. Give the "
+            "same command again, to all: it goes on from the last checkpoint."
+        )
+
+
+def _leave(said: str, *, code: int = 1, at_once: bool | None = None) -> None:
+    """Say why and end; one of several processes at once, so that the others see that it is gone."""
+    print(said, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if several() if at_once is None else at_once:
+        os._exit(code)
+    sys.exit(code)
 
 
 def _train() -> None:
@@ -73,8 +103,14 @@ def _train() -> None:
     jax.config.update("jax_compilation_cache_dir", str((prepared / "xla").absolute()))
     started = time.time()
     profile = workdir / "profile" if config.profile else None
+    if not is_first():  # what the first one prepares is then there
+        meet("inputs")
     run = Run(config=config, inputs=open_inputs(config, prepared=prepared), root=root, profile=profile)
+    if is_first():
+        meet("inputs")
     metrics = run_recipe(run, until=_UNTIL.value)
+    if not is_first():
+        return
     print(write_report(workdir / "report", run, metrics))
     write_json(workdir / "run.json", run_record(run, started=started))
     print(f"report: {workdir / 'report'}")

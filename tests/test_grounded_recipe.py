@@ -69,7 +69,7 @@ def run_student(run: Run) -> dict[str, Any]:
     for split, examples in run.inputs.by_use.items():
         lines = [{"id": e.id, "spans": [(entity.start, entity.end) for entity in e.entities]} for e in examples]
         write_json_lines(candidates / f"{split}.jsonl", lines)
-    phase, body = steps["recognizer-student"]
+    phase, body, _ = steps["recognizer-student"]
     phases.run(phase, run.root, functools.partial(body, run, phase))
     return metrics_of({"recognizer-student": phase}, run.root)
 

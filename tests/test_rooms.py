@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "scanner_jax"
 
 # From top to bottom; a room is a module of scanner_jax or a package in it.
 ROOMS = """
-    types files spill noted lock interrupt throughput boxes images tags tokens metrics grounding protocols predictions
-    alignment devices encoder_config costs layers attention encoder convert models losses awp optim
+    types files spill noted lock interrupt processes throughput boxes images tags tokens metrics grounding protocols
+    predictions alignment devices encoder_config costs layers attention encoder convert models losses awp optim
     corpora store images wikipedia retrieval prompts packing pipeline vocabulary placement stepping forward
     metering watching
     evaluate checkpoint progress beginning loop detection candidates decoding recognition analysis

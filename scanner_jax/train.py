@@ -9,6 +9,7 @@ is given again. SIGTERM and Ctrl-C finish the step, save it and leave.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str]) -> None:
         with leaving_at_signals():
             if _COORDINATOR.value or _PROCESSES.value is not None or _PROCESS.value is not None:
                 join(coordinator=_COORDINATOR.value or "", count=_PROCESSES.value, index=_PROCESS.value)
+                if not is_first():
+                    logging.getLogger("scanner_jax").setLevel(logging.WARNING)
             _train()
             meet("the end")
     except ProcessesError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from scanner_jax.beginning import Training, TrainingSettings
 from scanner_jax.costs import ModelSizes
 from scanner_jax.encoder import EncoderConfig, Execution, Params, in_float32
-from scanner_jax.forward import Forward, Passes
+from scanner_jax.forward import Forward, Passes, fitting
 from scanner_jax.loop import train
 from scanner_jax.losses import cross_entropy, trust_your_teacher
 from scanner_jax.metrics import PRF, span_counts
@@ -44,6 +44,7 @@ class Detection:
         tokenizer: its tokenizer.
         max_tokens: longer sentences are windowed.
         eval_batch_size: windows a batch where no gradient is taken.
+        fitted: whether such a batch has no more rows than it takes, as `packing.fit_batches` has it.
         pack_width: tokens of the rows that short sentences share in training; 0 gives each its own.
         execution: how the encoder's layers are computed in training.
         placement: the devices that all of it runs on.
@@ -53,6 +54,7 @@ class Detection:
     tokenizer: Tokenizer
     max_tokens: int
     eval_batch_size: int
+    fitted: bool = False
     pack_width: int = 0
     execution: Execution = dataclasses.field(default_factory=Execution)
     placement: Placement = ONE_DEVICE
@@ -178,20 +180,6 @@ def tag(detection: Detection, params: Params, examples: Sequence[Example]) -> Wo
     return logits
 
 
-def tagging_programs(detection: Detection, params: Params) -> list[Callable[[], object]]:
-    """What compiles the programs that `tag` takes, whatever the sentences' lengths, and that are not compiled yet."""
-    none = np.zeros(0, np.int32)
-    return [
-        compile_one
-        for bucket in length_buckets(detection.max_tokens)
-        for compile_one in _passes(
-            detection,
-            params,
-            [DetectorFeatures(0, np.zeros(bucket, np.int32), words=none, positions=none, labels=none)],
-        ).missing()
-    ]
-
-
 def spans_of(logits: WordLogits) -> list[tuple[Span, ...]]:
     """Decode each sentence's spans from its words' logits, greedily."""
     return [spans_from_bio(rows.argmax(axis=-1).tolist()) for rows in logits]
@@ -217,16 +205,19 @@ def _logits(model: SpanDetector, params: Params, batch: Batch, rng: jax.Array | 
 
 def _tagging(detection: Detection, params: Params, examples: Sequence[Example]) -> Passes[DetectorFeatures]:
     features = detector_features(examples, detection.tokenizer, max_tokens=detection.max_tokens)
-    return _passes(detection, params, features)
+    return tagging(detection, params, features)
 
 
-def _passes(detection: Detection, params: Params, features: Sequence[DetectorFeatures]) -> Passes[DetectorFeatures]:
+def tagging(detection: Detection, params: Params, features: Sequence[DetectorFeatures]) -> Passes[DetectorFeatures]:
+    """The forward pass of `tag` over features."""
+    buckets = length_buckets(detection.max_tokens)
     return Passes(
         _forward(detection.reader, detection.placement),
         params,
         features,
-        detection.placement.spread(functools.partial(collate_detector, buckets=length_buckets(detection.max_tokens))),
+        detection.placement.spread(functools.partial(collate_detector, buckets=buckets)),
         detection.eval_batch_size,
+        fitting(buckets) if detection.fitted else None,
     )
 
 

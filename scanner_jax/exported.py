@@ -148,7 +148,9 @@ def stages_of(
 ) -> tuple[Detection, Recognition]:
     """What both stages are run with, as the recipe trained them, but for how batches are laid out."""
     tokenizer = load_tokenizer(tokenizer_folder)
-    detection = Detection(encoder=encoder, tokenizer=tokenizer, max_tokens=encoder.max_tokens, eval_batch_size=1)
+    detection = Detection(
+        encoder=encoder, tokenizer=tokenizer, max_tokens=encoder.max_tokens, eval_batch_size=1, fitted=True
+    )
     recognition = Recognition(
         encoder=dataclasses.replace(encoder, vocab_size=encoder.vocab_size + 1),  # the row of <obj>
         tokenizer=tokenizer,
@@ -156,6 +158,7 @@ def stages_of(
         max_tokens=description["max_tokens"],
         max_objects=description["max_objects"],
         eval_batch_size=1,
+        fitted=True,
     )
     return detection, recognition
 

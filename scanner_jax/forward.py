@@ -13,11 +13,16 @@ from typing import Any, Generic, NamedTuple
 import jax
 
 from scanner_jax.encoder import Params
-from scanner_jax.pipeline import Batch, Features, by_length, predict
+from scanner_jax.packing import fit_batches
+from scanner_jax.pipeline import Batch, Features, Fit, by_length, predict
 from scanner_jax.placement import ONE_DEVICE, Placement
-from scanner_jax.stepping import shape_of, structure_of
+from scanner_jax.stepping import shape_of
 
 logger = logging.getLogger(__name__)
+
+CPU_OVERHEAD, OVERHEAD = 16.0, 4096.0
+"""What a batch costs beside what is in it, in tokens: on a CPU its dispatch; elsewhere, what it takes to keep the
+device busy. **Assumption:** the second was not measured."""
 
 
 class Forward:
@@ -33,7 +38,7 @@ class Forward:
         """The program for arrays of these shapes: compiled by the thread that asks first, waited for by others."""
         own = Future[jax.stages.Compiled]()
         with self._lock:
-            program = self._programs.setdefault(structure_of((params, batch)), own)
+            program = self._programs.setdefault(_key((params, batch)), own)
         if program is own:
             try:
                 place, shapes = self.placement, shape_of((params, batch))
@@ -44,26 +49,28 @@ class Forward:
 
     def has(self, params: Params, batch: Batch) -> bool:
         """Whether anybody has asked for these shapes."""
-        return structure_of((params, batch)) in self._programs
+        return _key((params, batch)) in self._programs
 
 
 class Passes(NamedTuple, Generic[Features]):
-    """A forward pass over all of some features; the last three are arguments of `pipeline.predict`."""
+    """A forward pass over all of some features; the last four are arguments of `pipeline.predict`."""
 
     forward: Forward
     params: Params
     features: Sequence[Features]
     collate: Callable[..., Batch]
     batch_size: int
+    fit: Fit | None = None
 
     def missing(self) -> list[Callable[[], object]]:
         """What compiles the programs that nobody has asked for yet, a call for each shape, in the batches' order."""
         # A batch's shape follows from its longest member, so one batch of each length is made.
-        longest = {chosen[-1].length: chosen for chosen in by_length(self.features, self.batch_size)}
-        shapes = (shape_of(self.collate(chosen, batch_size=self.batch_size)) for chosen in longest.values())
+        batches = by_length(self.features, self.batch_size, self.fit)
+        longest = {(chosen[-1].length, rows): chosen for chosen, rows in batches}
+        shapes = (shape_of(self.collate(chosen, batch_size=rows)) for (_, rows), chosen in longest.items())
         return [
             functools.partial(self.forward.compiled, self.params, shape)
-            for shape in {structure_of(shape): shape for shape in shapes}.values()
+            for shape in {_key(shape): shape for shape in shapes}.values()
             if not self.forward.has(self.params, shape)
         ]
 
@@ -72,7 +79,7 @@ class Passes(NamedTuple, Generic[Features]):
         programs: dict[Hashable, jax.stages.Compiled] = {}
 
         def run(params: Params, batch: Batch) -> Any:
-            key = structure_of(batch)
+            key = _key(batch)
             if key not in programs:
                 programs[key] = self.forward.compiled(params, batch)
             return programs[key](params, self.forward.placement.put_batch(batch))
@@ -84,9 +91,15 @@ class Passes(NamedTuple, Generic[Features]):
             for compile_one in missing:
                 pool.submit(compile_one)
             params = self.forward.placement.put(self.params)
-            yield from predict(run, params, self.features, self.collate, batch_size=self.batch_size)
+            yield from predict(run, params, self.features, self.collate, batch_size=self.batch_size, fit=self.fit)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def fitting(buckets: tuple[int, ...]) -> Fit:
+    """Batches with no more rows than it takes, on JAX's default device."""
+    overhead = CPU_OVERHEAD if jax.default_backend() == "cpu" else OVERHEAD
+    return functools.partial(fit_batches, buckets=buckets, overhead=overhead)
 
 
 def compile_all(programs: Iterable[Callable[[], object]]) -> None:
@@ -98,3 +111,9 @@ def compile_all(programs: Iterable[Callable[[], object]]) -> None:
 
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiling")
+
+
+def _key(tree: Any) -> Hashable:
+    """What tells trees of arrays, or of their shapes, apart as far as programs go; it is asked for at every batch."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,8 +46,8 @@ class Layout:
 
     @property
     def work(self) -> float:
-        """A step's work, roughly: in rows of 512 tokens a token costs as much for attention as for all else."""
-        return self.rows * self.tokens * (1 + self.tokens / 512)
+        """A step's work, roughly."""
+        return _work(self.rows, self.tokens)
 
     def segments(self, lengths: Sequence[int]) -> Int[np.ndarray, "r t"] | Bool[np.ndarray, "r t"]:
         """The sequence of its row that each token belongs to, from 1, and 0 at padding; bools if none is shared."""
@@ -53,6 +55,11 @@ class Layout:
         for place, length in zip(self.places, lengths, strict=True):
             segments[place.row, place.tokens(length)] = place.segment
         return segments
+
+
+def _work(rows: int, tokens: int) -> float:
+    """In tokens of short rows: in rows of 512 tokens a token costs as much for attention as for all else."""
+    return rows * tokens * (1 + tokens / 512)
 
 
 def lay_out(lengths: Sequence[int], *, batch_size: int, buckets: tuple[int, ...], pack_width: int = 0) -> Layout:
@@ -106,6 +113,51 @@ def first_fit_decreasing(lengths: Sequence[int], tokens: int) -> tuple[tuple[Pla
         places[index] = Place(row, sum(filled[row]), len(filled[row]) + 1)
         filled[row].append(lengths[index])
     return tuple(places[index] for index in range(len(lengths))), len(filled)
+
+
+def row_counts(batch_size: int) -> list[int]:
+    """The rows that `fit_batches` gives batches: powers of two, and `batch_size`, so that few programs are compiled."""
+    return [*(1 << power for power in range((batch_size - 1).bit_length())), batch_size]
+
+
+def fit_batches(
+    lengths: Sequence[int], *, batch_size: int, buckets: tuple[int, ...], overhead: float
+) -> list[tuple[int, int]]:
+    """Cut sequences into batches, each with the rows and tokens that it needs, such that all is least work.
+
+    Args:
+        lengths: ascending.
+        batch_size: sequences, and rows, that a batch has at most.
+        buckets: numbers of tokens that a row may have.
+        overhead: of a batch, whatever is in it, as tokens that are read in the same time.
+
+    Returns:
+        Of each batch, in order, how many sequences it takes and how many rows it has.
+
+    Raises:
+        ValueError: a sequence is longer than the largest bucket.
+    """
+    tokens = [bucket_for(length, buckets) for length in lengths]
+    sizes = row_counts(batch_size)
+    ends = [last for last in range(1, len(tokens) + 1) if tokens[last - 1 : last] != tokens[last : last + 1]]
+    # From each sequence on, the least work for it and all that follow, and what its batch then is.
+    best = [(0.0, 0, 0)] * (len(lengths) + 1)
+    for first in reversed(range(len(lengths))):
+        # A batch that ends within a bucket may as well take more of it, until its rows are full.
+        near = itertools.takewhile((first + batch_size).__ge__, ends[bisect.bisect_right(ends, first) :])
+        counts = {*(min(size, len(lengths) - first) for size in sizes), *(end - first for end in near)}
+        choices = []
+        for count in counts:
+            rows = next(size for size in sizes if size >= count)
+            work = _work(rows, tokens[first + count - 1]) + overhead + best[first + count][0]
+            choices.append((work, count, rows))
+        best[first] = min(choices)
+    batches, first = [], 0
+    while first < len(lengths):
+        _, count, rows = best[first]
+        batches.append((count, rows))
+        first += count
+    return batches
 
 
 def bucket_for(length: int, buckets: tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grain
@@ -36,6 +36,8 @@ class HasLength(Protocol):
 
 Features = TypeVar("Features", bound=HasLength)
 Collate = Callable[[Sequence[Features]], Batch]
+Fit = Callable[..., Iterable[tuple[int, int]]]
+"""(lengths, batch_size=...) -> each batch's sequences and rows, as `packing.fit_batches`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -258,22 +260,39 @@ def predict(
     collate: Callable[..., Batch],
     *,
     batch_size: int,
+    fit: Fit | None = None,
 ) -> Iterator[tuple[Features, Any]]:
-    """Run a jitted `forward(params, batch)`, params on the device, over features sorted by length: little is padding.
+    """Run a jitted `forward(params, batch)` over features, sorted by length so that little is padding.
+
+    Args:
+        forward: what to run.
+        params: its parameters, on the device.
+        features: in any order.
+        collate: makes a batch of some, with so many rows.
+        batch_size: features of a batch, and its rows.
+        fit: cuts batches of other sizes instead, up to that one.
 
     Yields:
         Each feature with its row of the output (a tree of numpy arrays), in the order of computation.
     """
-    for chosen in by_length(features, batch_size):
-        output = jax.device_get(forward(params, collate(chosen, batch_size=batch_size)))
+    for chosen, rows in by_length(features, batch_size, fit):
+        output = jax.device_get(forward(params, collate(chosen, batch_size=rows)))
         for row, item in enumerate(chosen):
             yield item, jax.tree.map(operator.itemgetter(row), output)
 
 
-def by_length(features: Sequence[Features], batch_size: int) -> Iterator[list[Features]]:
-    """The features of each batch that `predict` makes, the longest last."""
+def by_length(
+    features: Sequence[Features], batch_size: int, fit: Fit | None = None
+) -> Iterator[tuple[list[Features], int]]:
+    """The features of each batch that `predict` makes, the longest last, and its rows."""
     ordered = sorted(features, key=_length)
-    return (ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size))
+    sizes: Iterable[tuple[int, int]] = [(batch_size, batch_size)] * -(-len(ordered) // batch_size)
+    if fit is not None:
+        sizes = fit([item.length for item in ordered], batch_size=batch_size)
+    start = 0
+    for count, rows in sizes:
+        yield ordered[start : start + count], rows
+        start += count
 
 
 def _length(item: HasLength) -> int:

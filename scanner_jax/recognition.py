@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from scanner_jax.candidates import Candidate, Prompted, gold_class, object_overl
 from scanner_jax.costs import ModelSizes
 from scanner_jax.decoding import Judgement, TypeLogits, above, best_threshold, decode, entities_of
 from scanner_jax.encoder import EncoderConfig, Execution, Params, in_float32
-from scanner_jax.forward import Forward, Passes
+from scanner_jax.forward import Forward, Passes, fitting
 from scanner_jax.grounding import grounded_counts
 from scanner_jax.loop import train
 from scanner_jax.losses import cross_entropy, grounding_loss, trust_your_teacher
@@ -26,7 +26,7 @@ from scanner_jax.models import EntityRecognizer, init_recognizer
 from scanner_jax.pipeline import Batch, RecognizerFeatures, collate_recognizer, length_buckets
 from scanner_jax.placement import ONE_DEVICE, Placement
 from scanner_jax.predictions import Predicted
-from scanner_jax.prompts import Cut, Prompt, build_prompt
+from scanner_jax.prompts import build_prompt
 from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import NON_ENTITY, Example, Knowledge
@@ -44,6 +44,7 @@ class Recognition:
         max_tokens: a prompt's budget.
         max_objects: objects beyond this many are left out of the prompt.
         eval_batch_size: prompts a batch where no gradient is taken.
+        fitted: whether such a batch has no more rows than it takes, as `packing.fit_batches` has it.
         pack_width: tokens of the rows that short prompts share in training; 0 gives each its own.
         execution: how the encoder's layers are computed in training.
         placement: the devices that all of it runs on.
@@ -55,6 +56,7 @@ class Recognition:
     max_tokens: int
     max_objects: int
     eval_batch_size: int
+    fitted: bool = False
     pack_width: int = 0
     execution: Execution = dataclasses.field(default_factory=Execution)
     placement: Placement = ONE_DEVICE
@@ -228,19 +230,6 @@ def judge(recognition: Recognition, params: Params, prompted: Prompted) -> Judge
     return Judgement(types, overlaps)
 
 
-def judging_programs(recognition: Recognition, params: Params) -> list[Callable[[], object]]:
-    """What compiles the programs that `judge` takes, whatever the prompts' lengths, and that are not compiled yet."""
-    return [
-        compile_one
-        for bucket in length_buckets(recognition.max_tokens)
-        for compile_one in _passes(
-            recognition,
-            params,
-            [RecognizerFeatures(0, Prompt((0,) * bucket, 0, (), Cut()), label=0, overlaps=np.zeros(0, np.float32))],
-        ).missing()
-    ]
-
-
 def predicted_entities(
     recognition: Recognition, examples: Sequence[Example], prompted: Prompted, judgement: Judgement, *, grounded: bool
 ) -> list[list[Predicted]]:
@@ -302,15 +291,17 @@ def _logits(
 
 
 def _judging(recognition: Recognition, params: Params, prompted: Prompted) -> Passes[RecognizerFeatures]:
-    return _passes(recognition, params, _features(recognition, prompted, None))
+    return judging(recognition, params, _features(recognition, prompted, None))
 
 
-def _passes(
+def judging(
     recognition: Recognition, params: Params, features: Sequence[RecognizerFeatures]
 ) -> Passes[RecognizerFeatures]:
+    """The forward pass of `judge` over features."""
     forward = _forward(recognition.reader, recognition.placement)
+    fit = fitting(length_buckets(recognition.max_tokens)) if recognition.fitted else None
     collate = recognition.placement.spread(_collate(recognition))
-    return Passes(forward, params, features, collate, recognition.eval_batch_size)
+    return Passes(forward, params, features, collate, recognition.eval_batch_size, fit)
 
 
 @functools.cache  # so that recognizers share what is compiled for it

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +16,7 @@ from PIL import Image
 from scanner_jax.candidates import Candidate
 from scanner_jax.compilation_cache import keep_compiled
 from scanner_jax.decoding import DEFAULT_THRESHOLD, above
-from scanner_jax.detection import spans_of, tag, tagging_programs
+from scanner_jax.detection import spans_of, tag
 from scanner_jax.experts import Experts
 from scanner_jax.exported import Exported, open_exported
 from scanner_jax.forward import compile_all
@@ -28,16 +28,17 @@ from scanner_jax.questions import Entity as Entity
 from scanner_jax.questions import Picture as Picture
 from scanner_jax.questions import Prediction as Prediction
 from scanner_jax.questions import Request as Request
-from scanner_jax.recognition import judge, judging_programs, predicted_entities, write_prompts
+from scanner_jax.recognition import judge, predicted_entities, write_prompts
 from scanner_jax.store import Store
 from scanner_jax.types import Example, Knowledge, Span
+from scanner_jax.warming import judging_programs, tagging_programs
 from scanner_jax.wikipedia import WikipediaIndex
 from scanner_jax.words import Words
 
 BATCH_SIZE = 32
 
 LEAST_SPANS = 8
-"""That the recognizer reads at once, however few texts do: one text has some."""
+"""That the recognizer may read at once, however few texts there are: one text has some."""
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class Scanner:
         words = [request.split() for request in requests]
         # Their own ids need not be unique, and decoding goes by ids.
         numbered = [Example(str(number), _readable(item.words)) for number, item in enumerate(words)]
-        detection = dataclasses.replace(self._model.detection, eval_batch_size=_rows(len(words), batch_size))
+        detection = dataclasses.replace(self._model.detection, eval_batch_size=batch_size)
         spans = spans_of(tag(detection, self._detector, numbered))
         with contextlib.ExitStack() as stack:
             store = _opened_store(knowledge)
@@ -190,12 +191,11 @@ class Scanner:
             How many programs there were to compile, or to read from the compilation cache.
         """
         _check(batch_size)
-        detection, recognition = self._model.detection, self._model.recognition
-        programs: list[Callable[[], object]] = []
-        for rows in _all_rows(batch_size):
-            programs += tagging_programs(dataclasses.replace(detection, eval_batch_size=rows), self._detector)
-        for rows in _all_rows(max(batch_size, LEAST_SPANS)):
-            programs += judging_programs(dataclasses.replace(recognition, eval_batch_size=rows), self._recognizer)
+        spans = max(batch_size, LEAST_SPANS)
+        programs = [
+            *tagging_programs(self._model.detection, self._detector, batch_size=batch_size),
+            *judging_programs(self._model.recognition, self._recognizer, batch_size=spans),
+        ]
         logger.info("compiling %d programs ahead", len(programs))
         compile_all(programs)
         return len(programs)
@@ -214,9 +214,7 @@ class Scanner:
         self, examples: Sequence[Example], candidates: list[Candidate], known: list[Knowledge], batch_size: int
     ) -> list[list[Predicted]]:
         """Type the candidates, or reject them; boxes that score too low are taken away."""
-        recognition = dataclasses.replace(
-            self._model.recognition, eval_batch_size=_rows(len(candidates), max(batch_size, LEAST_SPANS))
-        )
+        recognition = dataclasses.replace(self._model.recognition, eval_batch_size=max(batch_size, LEAST_SPANS))
         try:
             prompted = write_prompts(recognition, candidates, known)
         except PromptError as error:
@@ -232,16 +230,6 @@ class Scanner:
 def _check(batch_size: int) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected at least 1")
-
-
-def _rows(count: int, most: int) -> int:
-    """Rows of a batch for so many sequences: a power of two, so that few programs are compiled, or `most`."""
-    return min(most, 1 << max(0, count - 1).bit_length())
-
-
-def _all_rows(most: int) -> list[int]:
-    """What `_rows` can say with that `most`."""
-    return sorted({_rows(count, most) for count in range(1, most + 1)})
 
 
 def _readable(words: Sequence[str]) -> tuple[str, ...]:

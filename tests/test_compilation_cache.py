@@ -12,7 +12,7 @@ from pathlib import Path
 import jax.monitoring
 import pytest
 
-from scanner_jax import compilation_cache, detection, export, predict, recognition
+from scanner_jax import compilation_cache, detection, export, predict, recognition, warming
 from scanner_jax.compilation_cache import keep_compiled, user_folder
 from scanner_jax.scanner import Scanner
 from scanner_jax.types import ImageObject, Knowledge
@@ -38,8 +38,8 @@ def forgotten() -> None:
 @pytest.fixture
 def two_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each stage has two lengths to pad to, so that there is less to compile."""
-    monkeypatch.setattr(detection, "length_buckets", lambda most: (32, most))
-    monkeypatch.setattr(recognition, "length_buckets", lambda most: (32, most))
+    for module in (detection, recognition, warming):
+        monkeypatch.setattr(module, "length_buckets", lambda most: (32, most))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from scanner_jax.detection import detector_loss
 from scanner_jax.encoder import Encoder, EncoderConfig, Params, init_encoder, token_positions
 from scanner_jax.models import EntityRecognizer, SpanDetector
-from scanner_jax.packing import Layout, Place, bucket_for, first_fit_decreasing, lay_out
+from scanner_jax.packing import Layout, Place, bucket_for, first_fit_decreasing, fit_batches, lay_out, row_counts
 from scanner_jax.pipeline import (
     Batch,
     DetectorFeatures,
@@ -259,3 +260,39 @@ def test_a_mask_is_one_sequence_a_row(family: str) -> None:
     np.testing.assert_allclose(
         run({"params": params}, ids, mask)[mask], run({"params": params}, ids, mask.astype(np.int32))[mask], atol=1e-6
     )
+
+
+def test_fitted_batches_are_the_least_work() -> None:
+    """Against every way to cut the sequences into runs."""
+    rng = np.random.default_rng(4)
+    buckets = (8, 12, 16, 32)
+    for overhead in (0.0, 20.0, 1000.0):
+        for _ in range(40):
+            lengths = sorted(rng.integers(1, 33, size=rng.integers(1, 9)).tolist())
+            fitted = fit_batches(lengths, batch_size=4, buckets=buckets, overhead=overhead)
+            assert all(count <= rows <= 4 and rows in row_counts(4) for count, rows in fitted)
+            cuts = [itertools.combinations(range(1, len(lengths)), count) for count in range(len(lengths))]
+            every = (np.diff([0, *cut, len(lengths)]).tolist() for cut in itertools.chain.from_iterable(cuts))
+            least = min(work(lengths, counts, buckets, overhead) for counts in every if max(counts) <= 4)
+            assert work(lengths, [count for count, _ in fitted], buckets, overhead) == pytest.approx(least)
+
+
+def work(lengths: Sequence[int], counts: Sequence[int], buckets: tuple[int, ...], overhead: float) -> float:
+    """What batches of so many sequences, with rows in powers of two, cost."""
+    done, last = 0.0, 0
+    for count in counts:
+        last += count
+        rows, tokens = next(rows for rows in (1, 2, 4) if rows >= count), bucket_for(lengths[last - 1], buckets)
+        done += overhead + rows * tokens * (1 + tokens / 512)
+    return done
+
+
+def test_fitted_batches_of_few_and_of_many() -> None:
+    fit = functools.partial(fit_batches, batch_size=32, buckets=(32, 48, 64, 512), overhead=16)
+    assert fit([]) == [] and fit([9]) == [(1, 1)]
+    assert sorted(fit([20] * 68 + [500])) == [(1, 1), (4, 4), (32, 32), (32, 32)]  # the long one alone
+    assert fit_batches([9] * 40, batch_size=12, buckets=(32,), overhead=0)[-1][0] <= 12
+    assert fit_batches([20, 40], batch_size=8, buckets=(32, 48), overhead=1e6) == [(2, 2)]
+    assert row_counts(1) == [1] and row_counts(12) == [1, 2, 4, 8, 12] and row_counts(16) == [1, 2, 4, 8, 16]
+    with pytest.raises(ValueError, match="513 tokens"):
+        fit([513])

@@ -20,7 +20,7 @@ ROOMS = """
     evaluate checkpoint progress beginning loop detection candidates decoding recognition analysis
     settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling
     torch_folders stablehlo stablehlo_example exported model_card words export
-    compilation_cache experts gathering questions scanner sentences drawing model_options predict app
+    compilation_cache warming experts gathering questions scanner sentences drawing model_options predict app
     spacy_component knowledge demo __main__
 """.split()
 ONLY_IN = {

@@ -3,7 +3,8 @@
     python benchmarks/predict.py [--sentences N]
 
 Both sides read the first sentences of Twitter-2015's test split with `models/granite-30m-english` in float32, in one
-process and in turn, 64 sentences at a time. Theirs is `transformers.pipeline("token-classification")`, one stage; ours is
+process and in turn, 64 sentences at a time. Theirs is `transformers.pipeline("token-classification")`, one stage; ours
+is
 
 - stage 1: the detector alone, from texts to spans, the like of theirs;
 - text only: both stages, the recognizer told nothing but the sentence;

@@ -15,6 +15,7 @@ from scanner_jax import export
 from scanner_jax import scanner as scanner_module
 from scanner_jax.candidates import Prompted
 from scanner_jax.files import read_json
+from scanner_jax.forward import Forward
 from scanner_jax.inputs import open_inputs
 from scanner_jax.recognition import write_prompts
 from scanner_jax.retrieval import retrieve
@@ -80,6 +81,24 @@ def test_a_result_does_not_depend_on_its_batch(scanner: Scanner) -> None:
         together = scanner.predict_batch(texts, batch_size=batch_size, knowledge=KNOWN)
         assert all(map(same, alone, together))
     assert scanner.predict_batch([]) == []
+
+
+def test_texts_are_padded_to_their_own_length(scanner: Scanner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short one is read alone and short, and a long one beside others leaves them as they are."""
+    shapes: list[tuple[int, int]] = []
+    compiled = Forward.compiled
+
+    def noting(self: Forward, params: Any, batch: Any) -> Any:
+        shapes.append(batch["token_ids"].shape)
+        return compiled(self, params, batch)
+
+    monkeypatch.setattr(Forward, "compiled", noting)
+    scanner.predict("Oslo")
+    assert set(shapes) == {(1, 32)}
+    shapes.clear()
+    scanner.predict_batch(["Oslo"] * 5 + [" ".join(TEXTS * 3)])
+    assert {rows for rows, tokens in shapes if tokens > 48} == {1}  # the detector's; no prompt is as long
+    assert {(1, 32), (4, 32)} <= set(shapes)
 
 
 def test_long_texts_are_read_to_their_end(scanner: Scanner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -11,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import input
+import numpy as np
 import pytest
 from growth import slope, summary
 from growth_stages import FOR_ALL_SIZES, STAGES
 from input import CORPUS, ENCODER
 from invented import SPLITS, write_corpus
 from machine import describe
+from predict import in_turn, proposing
 
 from scanner_jax.corpora import read_corpus
+from scanner_jax.detection import spans_of
 from scanner_jax.evaluate import evaluate
 from scanner_jax.predictions import read_predictions
+from scanner_jax.scanner import Request
 from scanner_jax.store.importers import read_captions
 
 ROOT = Path(__file__).parent.parent
@@ -91,6 +96,35 @@ def test_input_says_what_is_missing(
     assert input.main([]) == 1
     said = capsys.readouterr().err
     assert str(CORPUS) in said and str(ENCODER) in said
+
+
+def test_predict_says_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "predict.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1 and f"{CORPUS} is missing" in done.stderr
+
+
+def test_predict_proposes_as_many_spans_as_there_are() -> None:
+    logits = [np.random.default_rng(seed).normal(size=(seed + 2, 3)).astype(np.float32) for seed in range(5)]
+    for count in (1, 7, 12):
+        bias = proposing(logits, count)
+        spans = spans_of([rows + bias for rows in logits])
+        assert sum(map(len, spans)) == count and {span.end - span.start for own in spans for span in own} == {1}
+
+
+def test_predict_takes_turns() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def side(name: str, requests: Sequence[Request]) -> int:
+        asked.append((name, len(requests)))
+        return 2
+
+    sides = {name: functools.partial(side, name) for name in ("theirs", "ours")}
+    found = in_turn(sides, [[Request(text="a")] * 32] * 3)
+    turn = {name: [(name, 32)] * 3 for name in sides}  # a call that does not count, and two that do
+    assert asked == [*turn["theirs"], *turn["ours"], *turn["theirs"][:2], *turn["ours"][:2]]
+    assert found.keys() == sides.keys() and all(own["found"] == 6 for own in found.values())
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import torchvision_shim
 
 from scanner_jax import checkpoint, export
 from scanner_jax.detection import tag
@@ -119,6 +121,37 @@ def test_it_opens_in_a_fresh_process_without_the_run(exported: dict[str, Path], 
     run = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "('LOC', 'ORG', 'PER', 'non-entity')"
+
+
+def test_the_torch_format_opens_in_a_fresh_process_without_this_package(
+    exported: dict[str, Path], tmp_path: Path
+) -> None:
+    """The model card's code alone, in a folder that was moved."""
+    moved, script = copied(exported["torch"], tmp_path), tmp_path / "script.py"
+    card = "".join(re.findall(r"```python\n(.*?)```", (moved / "README.md").read_text(), re.DOTALL))
+    assert EXAMPLE in card
+    ids = list(range(5, 15))
+    script.write_text(
+        "import json, socket, sys\n"
+        "for name in ('scanner_jax', 'jax', 'flax', 'orbax'):\n"
+        "    sys.modules[name] = None\n"
+        "socket.socket.connect = None\n"
+        f"{EXAMPLE}\n"
+        f"types, overlaps = recognizer_logits({str(moved)!r}, torch.tensor([{ids}]), 2, [3])\n"
+        f"print(json.dumps([detector_logits({str(moved)!r}, torch.tensor([{ids}])).tolist(), types.tolist()]))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, torchvision_shim.__file__, str(script)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    tags, types = json.loads(run.stdout.splitlines()[-1])
+    model, token_ids = open_exported(exported["torch"]), np.array([ids], np.int32)
+    segments, places = np.ones_like(token_ids, bool), (np.array([2], np.int32), np.array([[3]], np.int32))
+    expected = model.detection.model.apply({"params": model.detector}, token_ids, segments, deterministic=True)
+    np.testing.assert_allclose(tags, expected, atol=2e-5)
+    params = {"params": model.recognizer}
+    expected, _ = model.recognition.model.apply(params, token_ids, segments, *places, deterministic=True)
+    np.testing.assert_allclose(types, expected[0], atol=2e-5)
 
 
 def _cut(folder: Path) -> None:

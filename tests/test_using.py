@@ -23,6 +23,7 @@ from PIL import Image
 
 from scanner_jax import export
 from scanner_jax.files import read_json
+from scanner_jax.store import write_kind
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
@@ -43,6 +44,9 @@ def place(finished_run: Path, tiny_experts: Path, tmp_path_factory: pytest.TempP
     (folder / "models").symlink_to(tiny_experts)
     (folder / "tweets.txt").write_text("saw Ada again\nOslo and Zen Bank\n")
     Image.new("RGB", (60, 40), "teal").save(folder / "photo.jpg")
+    (images := folder / "prepared" / "demo" / "tweets" / "images").mkdir()
+    Image.new("RGB", (60, 40), "teal").save(images / "101066.png")
+    write_kind(folder / "prepared" / "demo" / "knowledge", "captions", [("101066", {"text": "a photo"})], {})
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -208,3 +209,30 @@ def test_cudnn_is_accepted_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None
     config.recognizer.pack_width = 512
     with pytest.raises(ValueError, match=r"recognizer: .* not with rows that several sequences share; .*pack_width=0"):
         check_execution(config, dataclasses.replace(LARGE, attention_dropout=0.0))
+
+
+@pytest.mark.parametrize("how", [{}, {"scan_layers": True, "remat": "layers"}, {"remat": "dots"}], ids=str)
+def test_a_gradient_becomes_cudnns_calls(monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]) -> None:
+    """Lowered for CUDA, which needs no GPU, once JAX is told that there is one: forward, backward, masked by length."""
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    monkeypatch.setattr(attention, "capability_here", lambda: (9, 0))
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
+    config = dataclasses.replace(CONFIG, attention_dropout=0.0)  # other dropout is left on
+    model = Encoder(config, Execution(compute_dtype="bfloat16", attention="cudnn", **how))
+
+    def loss(params: Any) -> Any:
+        rngs = {"dropout": jax.random.key(1)}
+        out: Any = model.apply({"params": params}, np.ones(MASK.shape, int), MASK, deterministic=False, rngs=rngs)
+        return out.sum()
+
+    params = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0)))
+    program = jax.jit(jax.grad(loss)).trace(params).lower(lowering_platforms=("cuda",)).as_text()
+    for call in ("@__cudnn$fmhaSoftmax(", "@__cudnn$fmhaSoftmaxBackward("):
+        before, _, behind = program.partition(call)
+        assert before and behind, f"no call of {call}"
+        called = behind.split("\n", 1)[0]
+        assert re.search(r"mask_type\\22: \\22PADDING\\22", called) and re.search(r"dropout_rate\\22: 0.0", called)
+        assert re.search(r"fmha_scale\\22: 0.25\b", called)  # of heads of 16 numbers
+        assert called.count("tensor<4x24x4x16xbf16>") >= 3 and "tensor<4xi32>, tensor<4xi32>" in called

@@ -3,7 +3,8 @@
     python -m tests.line_training FOLDER [PLACE NUMBER SIGNAL [EPOCHS]]
 
 sends itself the signal at the NUMBERth arrival at a place: `batch`, `dev`, `checkpoint` (written, not yet whole), or
-`saved` (on dev, when the checkpoint before it is whole).
+`saved` (on dev, when the checkpoint before it is whole). With PROCESSES="PORT COUNT INDEX" in its environment it is one
+of several processes, whose devices share the batches.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from scanner_jax.files import CHECKSUMS
 from scanner_jax.interrupt import Interrupted
 from scanner_jax.loop import train
 from scanner_jax.optim import OptimizerSettings
+from scanner_jax.placement import ONE_DEVICE
+from scanner_jax.processes import join
 
 SETTINGS = TrainingSettings(
     optimizer=OptimizerSettings(learning_rate=0.1, awp_gamma=0.01),
@@ -67,7 +70,17 @@ def start():
     return {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
 
 
-def run(folder, *, evaluate=None, loss=loss_fn, settings=SETTINGS, points=POINTS, collate=collate, ahead=()):
+def run(
+    folder,
+    *,
+    evaluate=None,
+    loss=loss_fn,
+    settings=SETTINGS,
+    points=POINTS,
+    collate=collate,
+    ahead=(),
+    placement=ONE_DEVICE,
+):
     folder.mkdir(parents=True, exist_ok=True)
     return train(
         name="line",
@@ -80,6 +93,7 @@ def run(folder, *, evaluate=None, loss=loss_fn, settings=SETTINGS, points=POINTS
         seed=7,
         folder=folder,
         ahead=ahead,
+        placement=placement,
     )
 
 
@@ -104,6 +118,10 @@ def signalling(
 def main(folder: str, place: str = "", number: str = "0", sent: str = "SIGKILL", epochs: str = "3") -> None:
     asked = {"number": int(number), "sent": signal.Signals[sent]}
     points = {"evaluate": closeness, "collate": collate}
+    if own := os.environ.get("PROCESSES"):
+        port, count, index = own.split()
+        join(coordinator=f"127.0.0.1:{port}", count=int(count), index=int(index))
+        points["placement"] = place(data=-1, fsdp=1)
     if place == "dev":
         points["evaluate"] = signalling(closeness, **asked, then=60)
     elif place == "saved":

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from scanner_jax.interrupt import Interrupted
 from scanner_jax.loop import train
 from scanner_jax.optim import OptimizerSettings
 from scanner_jax.placement import ONE_DEVICE
+from scanner_jax.placement import place as lay_mesh
 from scanner_jax.processes import join
 
 SETTINGS = TrainingSettings(
@@ -121,7 +123,7 @@ def main(folder: str, place: str = "", number: str = "0", sent: str = "SIGKILL",
     if own := os.environ.get("PROCESSES"):
         port, count, index = own.split()
         join(coordinator=f"127.0.0.1:{port}", count=int(count), index=int(index))
-        points["placement"] = place(data=-1, fsdp=1)
+        points["placement"] = lay_mesh(data=-1, fsdp=1)
     if place == "dev":
         points["evaluate"] = signalling(closeness, **asked, then=60)
     elif place == "saved":
@@ -136,6 +138,9 @@ def main(folder: str, place: str = "", number: str = "0", sent: str = "SIGKILL",
     except Interrupted as error:
         print(error.saved)
         sys.exit(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)  # as the train command does, without waiting for other processes
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,24 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from scanner_jax.beginning import Training, TrainingSettings
+from scanner_jax.corpora import Examples
 from scanner_jax.costs import ModelSizes
 from scanner_jax.encoder import EncoderConfig, Execution, Params, in_float32
 from scanner_jax.forward import Forward, Passes, fitting
 from scanner_jax.loop import train
 from scanner_jax.losses import cross_entropy, trust_your_teacher
-from scanner_jax.metrics import PRF, span_counts
+from scanner_jax.metrics import PRF, Counts, span_counts
 from scanner_jax.models import SpanDetector, init_detector
 from scanner_jax.pipeline import Batch, DetectorFeatures, collate_detector, detector_features, length_buckets
 from scanner_jax.placement import ONE_DEVICE, Placement
+from scanner_jax.spill import SpilledList
 from scanner_jax.stepping import LossFn, Watch
 from scanner_jax.tags import spans_from_bio
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import BIO, Entity, Example, Span
 from scanner_jax.vocabulary import Vocabulary
 
-WordLogits = list[Float[np.ndarray, "w c"]]
+WordLogits = Sequence[Float[np.ndarray, "w c"]]
 """For each sentence one row of logits over `BIO` per word."""
 
 AT_ONCE = 20_000
@@ -169,26 +172,37 @@ def detector_loss(model: SpanDetector, *, alpha: float | None) -> LossFn:
     return loss_fn
 
 
-def tag(detection: Detection, params: Params, examples: Sequence[Example]) -> WordLogits:
-    """The detector's logits for every word of every sentence, windows joined."""
-    logits: WordLogits = []
-    for start in range(0, len(examples), AT_ONCE):
-        some = examples[start : start + AT_ONCE]
-        logits += [np.zeros((len(example.words), len(BIO)), np.float32) for example in some]
+def tag(detection: Detection, params: Params, examples: Iterable[Example]) -> Iterator[Float[np.ndarray, "w c"]]:
+    """Yield the detector's logits for every word of every sentence, windows joined; those of `AT_ONCE` are held."""
+    left = iter(examples)
+    while some := Examples(itertools.islice(left, AT_ONCE)):
+        logits = [np.zeros((len(example.words), len(BIO)), np.float32) for example in some]
         for item, rows in _tagging(detection, params, some).rows():
-            logits[start + item.example][item.words] = rows[item.positions]
-    return logits
+            logits[item.example][item.words] = rows[item.positions]
+        yield from logits
 
 
-def spans_of(logits: WordLogits) -> list[tuple[Span, ...]]:
+def spans_of(logits: Iterable[Float[np.ndarray, "w c"]]) -> SpilledList[tuple[Span, ...]]:
     """Decode each sentence's spans from its words' logits, greedily."""
-    return [spans_from_bio(rows.argmax(axis=-1).tolist()) for rows in logits]
+    spans = (spans_from_bio(rows.argmax(axis=-1).tolist()) for rows in logits)
+    return SpilledList(spans, pack=_pairs, unpack=_spans)
 
 
-def span_scores(examples: Sequence[Example], spans: Sequence[Sequence[Span]]) -> PRF:
+def _pairs(spans: Iterable[Span]) -> list[tuple[int, int]]:
+    return [(span.start, span.end) for span in spans]
+
+
+def _spans(pairs: Iterable[tuple[int, int]]) -> tuple[Span, ...]:
+    return tuple(Span(*pair) for pair in pairs)
+
+
+def span_scores(examples: Iterable[Example], spans: Iterable[Iterable[Span]]) -> PRF:
     """Span F1 over every gold entity: types are not judged in stage 1."""
-    predicted = [[Entity(span.start, span.end, "") for span in found] for found in spans]
-    return span_counts([example.entities for example in examples], predicted).prf()
+    counts = (
+        span_counts([example.entities], [[Entity(span.start, span.end, "") for span in found]])
+        for example, found in zip(examples, spans, strict=True)
+    )
+    return sum(counts, Counts()).prf()
 
 
 def _logits(model: SpanDetector, params: Params, batch: Batch, rng: jax.Array | None) -> Float[Array, "b t c"]:

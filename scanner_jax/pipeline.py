@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from scanner_jax.packing import lay_out
 from scanner_jax.prompts import Prompt
+from scanner_jax.spill import SpilledList
 from scanner_jax.tags import bio_labels
 from scanner_jax.tokens import Tokenizer
 from scanner_jax.types import BIO, Example
@@ -94,7 +95,7 @@ def detector_features(
     *,
     max_tokens: int,
     teacher_logits: Sequence[Float[np.ndarray, "w c"]] | None = None,
-) -> list[DetectorFeatures]:
+) -> SpilledList[DetectorFeatures]:
     """Tokenise sentences for the detector; longer ones become overlapping windows, nothing is lost.
 
     Args:
@@ -104,11 +105,11 @@ def detector_features(
         teacher_logits: for each sentence the teacher's logits for its words.
 
     Returns:
-        The windows, in order.
+        The windows, in order; those that do not fit into a small buffer lie on the disk.
     """
-    features = []
-    for index, words in enumerate(tokenizer.words([example.words for example in examples])):
-        example = examples[index]
+    features = SpilledList[DetectorFeatures](pack=_packed, unpack=_unpacked)
+    tokenised = tokenizer.words(example.words for example in examples)
+    for index, (example, words) in enumerate(zip(examples, tokenised, strict=True)):
         labels = np.array(bio_labels(len(words), example.entities), np.int32)
         for owned, first, last in _windows([len(word) for word in words], max_tokens - 2):
             ids, positions = [tokenizer.start], np.zeros(len(owned), np.int32)
@@ -128,6 +129,19 @@ def detector_features(
                 )
             )
     return features
+
+
+def _packed(item: DetectorFeatures) -> Any:
+    teacher = None if item.teacher_logits is None else item.teacher_logits.astype(np.float32).tobytes()
+    arrays = (item.token_ids, item.words, item.positions, item.labels)
+    return item.example, *(array.tobytes() for array in arrays), teacher
+
+
+def _unpacked(packed: Any) -> DetectorFeatures:
+    example, *arrays, teacher = packed
+    token_ids, words, positions, labels = (np.frombuffer(array, np.int32) for array in arrays)
+    logits = None if teacher is None else np.frombuffer(teacher, np.float32).reshape(-1, len(BIO))
+    return DetectorFeatures(example, token_ids, words, positions, labels, logits)
 
 
 def _windows(lengths: Sequence[int], room: int) -> Iterator[tuple[range, int, int]]:
@@ -235,7 +249,7 @@ def training_batches(
     """Shuffled batches for all epochs, in a new order each; the last batch of an epoch may be short.
 
     Args:
-        features: in memory.
+        features: looked up in any order.
         collate: pads a list of at most `batch_size` features to a batch.
         batch_size: features a batch.
         epochs: how often each feature comes.
@@ -285,18 +299,15 @@ def by_length(
     features: Sequence[Features], batch_size: int, fit: Fit | None = None
 ) -> Iterator[tuple[list[Features], int]]:
     """The features of each batch that `predict` makes, the longest last, and its rows."""
-    ordered = sorted(features, key=_length)
-    sizes: Iterable[tuple[int, int]] = [(batch_size, batch_size)] * -(-len(ordered) // batch_size)
+    lengths = np.array([item.length for item in features], np.int32)
+    order = np.argsort(lengths, kind="stable")
+    sizes: Iterable[tuple[int, int]] = [(batch_size, batch_size)] * -(-len(order) // batch_size)
     if fit is not None:
-        sizes = fit([item.length for item in ordered], batch_size=batch_size)
+        sizes = fit(lengths[order].tolist(), batch_size=batch_size)
     start = 0
     for count, rows in sizes:
-        yield ordered[start : start + count], rows
+        yield [features[place] for place in order[start : start + count].tolist()], rows
         start += count
-
-
-def _length(item: HasLength) -> int:
-    return item.length
 
 
 def _as_list(features: Sequence[Features]) -> list[Features]:

@@ -17,7 +17,7 @@ import rich.console
 
 from scanner_jax.command_line import quieten
 from scanner_jax.drawing import draw
-from scanner_jax.files import explain, naming, read_json_lines, write_text
+from scanner_jax.files import explain, iter_json_lines, naming, write_text
 from scanner_jax.images import UnreadableImage
 from scanner_jax.interrupt import Interrupted, leaving_at_signals
 from scanner_jax.lock import locked
@@ -146,7 +146,7 @@ def _predict_resumably(
                 _append(records, _predicted(scanner, part, knowledge, options.batch_size))
                 progress.at(start + len(part), start + len(part) - known)
             seconds = progress.seconds
-        found = zip(sentences, read_json_lines(records), strict=True)
+        found = zip(sentences, iter_json_lines(records), strict=True)
         write_text(options.output, _lines(found, _output_format(options)))
         shutil.rmtree(aside)
     new = len(sentences) - known

@@ -160,7 +160,7 @@ class Scanner:
         # Their own ids need not be unique, and decoding goes by ids.
         numbered = [Example(str(number), _readable(item.words)) for number, item in enumerate(words)]
         detection = dataclasses.replace(self._model.detection, eval_batch_size=batch_size)
-        spans = spans_of(tag(detection, self._detector, numbered))
+        spans = list(spans_of(tag(detection, self._detector, numbered)))
         with contextlib.ExitStack() as stack:
             store = _opened_store(knowledge)
             index = wikipedia

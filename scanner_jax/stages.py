@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from scanner_jax.costs import ModelSizes
 from scanner_jax.decoding import DEFAULT_THRESHOLD, above, best_threshold, entities_of
 from scanner_jax.detection import Detection, detector_vocabulary, span_scores, spans_of, tag, train_detector
 from scanner_jax.encoder import Params
-from scanner_jax.files import read_arrays, read_json_lines, write_arrays, write_json_lines
+from scanner_jax.files import iter_json_lines, read_arrays, write_arrays, write_json_lines
 from scanner_jax.grounding import grounded_scores
 from scanner_jax.inputs import Inputs
 from scanner_jax.phases import Phase
@@ -98,7 +98,7 @@ def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
     )
     first_does(checkpoint.save_params, folder / "params", params)
     if phase.name == "detector-teacher":
-        first_does(write_arrays, folder / "training-logits.npz", tag(detection, params, inputs.training))
+        first_does(write_arrays, folder / "training-logits.npz", list(tag(detection, params, inputs.training)))
     result = {}
     for split, examples in inputs.evaluated.items():
         spans = spans_of(tag(detection, params, examples))
@@ -303,12 +303,10 @@ def recognizer_vocabulary_of(run: Run, recognition: Recognition, prompted: Itera
     return recognizer_vocabulary(recognition, prompted) if run.config.execution.used_vocabulary else None
 
 
-def _span_records(examples: Sequence[Example], spans: Iterable[Iterable[Span]]) -> list[dict[str, Any]]:
-    return [
-        {"id": example.id, "spans": [[span.start, span.end] for span in found]}
-        for example, found in zip(examples, spans, strict=True)
-    ]
+def _span_records(examples: Iterable[Example], spans: Iterable[Iterable[Span]]) -> Iterator[dict[str, Any]]:
+    for example, found in zip(examples, spans, strict=True):
+        yield {"id": example.id, "spans": [[span.start, span.end] for span in found]}
 
 
 def _read_spans(path: Path) -> dict[str, set[Span]]:
-    return {record["id"]: {Span(*span) for span in record["spans"]} for record in read_json_lines(path)}
+    return {record["id"]: {Span(*span) for span in record["spans"]} for record in iter_json_lines(path)}

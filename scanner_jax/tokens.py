@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -44,7 +45,7 @@ class Tokenizer:
         """The largest id that a text can become."""
         return max(self.backend.get_vocab(with_added_tokens=True).values())
 
-    def words(self, sentences: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
+    def words(self, sentences: Iterable[Sequence[str]]) -> Iterator[list[list[int]]]:
         """Sub-word ids of every word; a word that the vocabulary cannot see at all becomes one unknown.
 
         Args:
@@ -53,8 +54,8 @@ class Tokenizer:
         Yields:
             For each sentence and each of its words at least one id.
         """
-        for start in range(0, len(sentences), _AT_ONCE):
-            chosen = sentences[start : start + _AT_ONCE]
+        left = iter(sentences)
+        while chosen := list(itertools.islice(left, _AT_ONCE)):
             encodings = self.backend.encode_batch(
                 [list(words) for words in chosen], is_pretokenized=True, add_special_tokens=False
             )

@@ -13,9 +13,11 @@ import jax
 import numpy as np
 import pytest
 from jaxtyping import Float
+from memory import held
 
 from scanner_jax import detection as detection_module
 from scanner_jax.convert import load_encoder
+from scanner_jax.corpora import Examples
 from scanner_jax.detection import Detection, detector_loss, span_scores, spans_of, tag
 from scanner_jax.encoder import Params
 from scanner_jax.models import SpanDetector, init_detector
@@ -57,7 +59,7 @@ def forward(model: SpanDetector, params: Params, ids: np.ndarray, mask: np.ndarr
 
 def test_tag_gives_each_word_the_logits_of_its_first_sub_word(detector: tuple[Detection, Params]) -> None:
     detection, params = detector
-    found = tag(detection, params, EXAMPLES)
+    found = list(tag(detection, params, EXAMPLES))
     assert [rows.shape for rows in found] == [(len(example.words), 3) for example in EXAMPLES]
     for example, rows in zip(EXAMPLES, found, strict=True):
         if example is not LONG and example.words:
@@ -76,20 +78,20 @@ def test_tag_joins_windows(detector: tuple[Detection, Params]) -> None:
         [logits_alone(detection, params, window.token_ids)[window.positions] for window in windows]
     )
     np.testing.assert_allclose(rows, expected, atol=1e-5)
-    assert spans_of([rows]) == spans_of([expected])
+    assert list(spans_of([rows])) == list(spans_of([expected]))
 
 
 def test_batch_size_and_order_change_nothing(detector: tuple[Detection, Params]) -> None:
     detection, params = detector
-    one_by_one = [tag(detection, params, [example])[0] for example in EXAMPLES]
-    for ours, alone in zip(tag(detection, params, EXAMPLES[::-1])[::-1], one_by_one, strict=True):
+    one_by_one = [next(tag(detection, params, [example])) for example in EXAMPLES]
+    for ours, alone in zip(list(tag(detection, params, EXAMPLES[::-1]))[::-1], one_by_one, strict=True):
         np.testing.assert_allclose(ours, alone, atol=1e-5)
-    assert tag(detection, params, []) == []
+    assert list(tag(detection, params, [])) == []
 
 
 def test_a_part_at_a_time_changes_nothing(detector: tuple[Detection, Params], monkeypatch: pytest.MonkeyPatch) -> None:
     detection, params = detector
-    whole = tag(detection, params, EXAMPLES)
+    whole = list(tag(detection, params, EXAMPLES))
     monkeypatch.setattr(detection_module, "AT_ONCE", 2)
     for ours, theirs in zip(tag(detection, params, EXAMPLES), whole, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -102,7 +104,7 @@ def test_spans_of() -> None:
         np.zeros((0, 3), np.float32),
         np.stack([outside, outside]),
     ]
-    assert spans_of(logits) == [(Span(0, 1), Span(2, 5), Span(5, 6)), (), ()]
+    assert list(spans_of(logits)) == [(Span(0, 1), Span(2, 5), Span(5, 6)), (), ()]
 
 
 def test_span_scores_count_every_gold_entity_and_no_type() -> None:
@@ -141,3 +143,18 @@ def test_loss_is_the_mean_over_first_sub_words(detector: tuple[Detection, Params
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def test_memory_does_not_grow_with_the_sentences(
+    detector: tuple[Detection, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detection, params = detector
+    monkeypatch.setattr(detection_module, "AT_ONCE", 250)
+    detection = dataclasses.replace(detection, eval_batch_size=64)
+
+    def tokenised_and_tagged(count: int) -> None:
+        examples = Examples(EXAMPLES[2] for _ in range(count))
+        assert len(detector_features(examples, detection.tokenizer, max_tokens=16)) == count
+        assert span_scores(examples, spans_of(tag(detection, params, examples)))["support"] == 2 * count
+
+    assert held(tokenised_and_tagged, 1000, 3000) < 200

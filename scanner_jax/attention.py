@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from scanner_jax.encoder_config import EncoderConfig, Execution
-from scanner_jax.layers import Dense, Dropout, add_and_norm, affine, drop, wide
+from scanner_jax.layers import Dense, Dropout, Norm, affine, drop, wide
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Attention(nn.Module):
         rngs = (None, None) if rng is None else jax.random.split(rng)
         context = attend(query, key, value, visible, rate=config.attention_dropout, rng=rngs[0]).reshape(x.shape)
         out = Dense(config, config.hidden_size, name="out")(context)
-        return add_and_norm(config, x, drop(out, config.hidden_dropout, rngs[1]))
+        return Norm(config, name="layer_norm")(x, drop(out, config.hidden_dropout, rngs[1]))
 
     def _projections(self, x: Float[Array, "b t d"]) -> list[Float[Array, "b t d"]]:
         names, width = ("query", "key", "value"), self.config.hidden_size

@@ -7,6 +7,7 @@ sums, LayerNorm, and attention's scores and softmax are computed in float32, and
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from scanner_jax.encoder_config import EncoderConfig
+from scanner_jax.encoder_config import EncoderConfig, Params
 
 Dropout = jax.Array | None
 """A key to draw dropout from; None for no dropout."""
@@ -52,15 +53,32 @@ def affine(x: Float[Array, "b t i"], kernel: Float[Array, "i f"], bias: Float[Ar
     return (product.astype(wide(x.dtype)) + bias).astype(x.dtype)
 
 
-def add_and_norm(config: EncoderConfig, x: Float[Array, "b t d"], y: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-    """LayerNorm of a residual sum, inside a module's call."""
-    total = x.astype(wide(x.dtype)) + y.astype(wide(x.dtype))
-    return _layer_norm(config)(total).astype(x.dtype)
+class Norm(nn.Module):
+    """LayerNorm of a sum, such as a residual one."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, *summands: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        dtype, size = summands[0].dtype, summands[0].shape[-1:]
+        own = {name: self.param(name, init, size) for name, init in _NORM_INITS.items()}
+
+        def normalised(own: Params, *summands: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+            total = functools.reduce(jnp.add, (part.astype(wide(dtype)) for part in summands))
+            out: Any = _layer_norm(self.config).apply({"params": own}, total)
+            return out.astype(dtype)
+
+        # Or the backward pass would keep several wide arrays of it.
+        return (normalised if wide(dtype) == dtype else jax.checkpoint(normalised))(own, *summands)
+
+
+_NORM_INITS = {"scale": nn.initializers.ones, "bias": nn.initializers.zeros}
 
 
 def _layer_norm(config: EncoderConfig) -> nn.LayerNorm:
+    """A LayerNorm outside of any module: its parameters are given."""
     # The fast variance (mean of squares minus squared mean) cancels badly at BERT's eps of 1e-12.
-    return nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, name="layer_norm")
+    return nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, parent=None)
 
 
 class _WordEmbedding(nn.Module):
@@ -99,7 +117,7 @@ class Embeddings(nn.Module):
         }
         token_type = tables["token_type"](jnp.zeros((1, 1), jnp.int32))
         x = _WordEmbedding(config, name="word")(token_ids) + tables["position"](positions) + token_type
-        return drop(_layer_norm(config)(x), config.hidden_dropout, rng)
+        return drop(Norm(config, name="layer_norm")(x), config.hidden_dropout, rng)
 
 
 class FeedForward(nn.Module):
@@ -112,7 +130,7 @@ class FeedForward(nn.Module):
         config = self.config
         hidden = gelu(Dense(config, config.intermediate_size, name="up")(x))
         out = Dense(config, config.hidden_size, name="down")(hidden)
-        return add_and_norm(config, x, drop(out, config.hidden_dropout, rng))
+        return Norm(config, name="layer_norm")(x, drop(out, config.hidden_dropout, rng))
 
 
 def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

@@ -30,7 +30,7 @@ BUFFER = 2**16
 RECENT = 2**14
 """Entries of a dict that are in memory at most, before they are written."""
 
-CACHE_KIB = 4096
+CACHE_KIB = 1024
 """Of a dict's file in memory."""
 
 _AT_ONCE = 256  # values read together where all are
@@ -181,7 +181,7 @@ class SpilledDict(Mapping[str, Value], Generic[Value]):
             self._write()
 
     def _write(self) -> None:
-        rows = [(_key(key), _packed(self._pack(value))) for key, value in self._recent.items()]
+        rows = ((_key(key), _packed(self._pack(value))) for key, value in self._recent.items())
         try:
             if self._connection is None:
                 self._connection = _opened()

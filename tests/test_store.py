@@ -324,7 +324,7 @@ def test_a_box_digest_tells_boxes_and_their_order_apart() -> None:
 
 
 def test_large_records_are_read_alone_and_small_ones_together() -> None:
-    assert _group_size([100, 200, 30]) == 64 and _group_size([]) == 64
+    assert _group_size([100, 200, 30]) == 16 and _group_size([]) == 16
     assert _group_size([100, 4096]) == 4 and _group_size([10**6]) == 1
 
 

@@ -25,7 +25,7 @@ from scanner_jax.types import ImageObject
 _BLOCK = 2**14
 """Bytes of the records that are read for one of them, where they are smaller."""
 
-_SAMPLE = 64
+_SAMPLE = 16
 """Records that tell how large a kind's are, and the most of a block."""
 
 

@@ -46,7 +46,7 @@ def train_both(run: Run, folder: Path) -> dict[str, Any]:
         folder=folder / "detector",
         teacher_logits=[rng.normal(size=(len(e.words), len(BIO))).astype(np.float32) for e in inputs.training],
     )
-    found["dev_detector"] = np.concatenate(tag(detection, detector, inputs.dev)).tolist()
+    found["dev_detector"] = np.concatenate([*tag(detection, detector, inputs.dev)]).tolist()
     prompted = {
         split: prompted_with_knowledge(run, recognition, [(e, entity.span) for e in examples for entity in e.entities])
         for split, examples in inputs.by_use.items()

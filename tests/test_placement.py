@@ -28,6 +28,7 @@ def world(tmp_path_factory, tiny_encoder):
     for stage in (config.detector, config.recognizer):
         stage.log_every = 1
     config.detector.update(awp_gamma=0.01, awp_start=0.3)
+    config.recognizer.batch_size = 16  # few shapes, which all have to be compiled
     return config.lock()
 
 
@@ -45,7 +46,7 @@ def found(world, tmp_path_factory) -> dict[str, Any]:
 def test_the_loss_curve_is_that_of_one_device(found, stage):
     """With AWP, Trust Your Teacher, the grounding loss, dropout, and packed rows that do not divide by eight."""
     one, mesh = (np.array(found[name][stage]) for name in ("1x1", "4x2"))
-    assert len(one) == len(mesh) >= 6
+    assert len(one) == len(mesh) >= 4
     assert np.ptp(one) > 1e-2  # it learns
     np.testing.assert_allclose(mesh, one, rtol=0, atol=1e-5)
 

@@ -228,7 +228,7 @@ def write_model(folder: Path, corpus: Corpus, examples: Sequence[Example]) -> in
     detector = init_detector(detection.encoder, encoder, key)
     gold = sum(len(example.entities) for example in examples)
     detection = dataclasses.replace(detection, eval_batch_size=BATCH_SIZE)
-    detector["tags"]["bias"] = proposing(tag(detection, detector, examples), gold)
+    detector["tags"]["bias"] = proposing(list(tag(detection, detector, examples)), gold)
     grown = convert.add_token_row(encoder)
     recognizer = init_recognizer(recognition.encoder, grown, key, num_types=len(recognition.classes))
     folder.mkdir()

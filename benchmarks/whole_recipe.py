@@ -114,7 +114,7 @@ def evaluation_rates(run: Run, sentences: int | None) -> dict[str, float]:
     prompted = prompted_with_knowledge(run, recognition, candidates)
     key = jax.random.key(0)
     detector = jax.device_put(init_detector(detection.encoder, random_params(detection.encoder), key))
-    rates = {"detector": _rate(lambda: tag(detection, detector, dev), len(dev))}
+    rates = {"detector": _rate(lambda: list(tag(detection, detector, dev)), len(dev))}
     del detector
     encoder_params = random_params(recognition.encoder)
     recognizer = jax.device_put(

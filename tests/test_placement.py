@@ -42,6 +42,7 @@ def found(world, tmp_path_factory) -> dict[str, Any]:
     return read_json(folder / "found.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["detector", "recognizer"])
 def test_the_loss_curve_is_that_of_one_device(found, stage):
     """With AWP, Trust Your Teacher, the grounding loss, dropout, and packed rows that do not divide by eight."""
@@ -51,11 +52,13 @@ def test_the_loss_curve_is_that_of_one_device(found, stage):
     np.testing.assert_allclose(mesh, one, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["detector", "recognizer"])
 def test_what_a_model_says_of_a_split_is_in_its_order(found, stage):
     np.testing.assert_allclose(found["4x2"][f"dev_{stage}"], found["1x1"][f"dev_{stage}"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_longest_axis_that_divides_is_cut(found):
     cut = found["cut"]
     assert cut["embeddings/word/embedding"] in ("P('fsdp', None)", "P(None, 'fsdp')")
@@ -64,6 +67,7 @@ def test_the_longest_axis_that_divides_is_cut(found):
     assert cut["layer_0/attention/query/bias"] == "P(None,)"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_restored_on_any_number_of_devices_bit_for_bit(found):
     assert found["kept"] == [True] * 3
 

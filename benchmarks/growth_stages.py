@@ -67,8 +67,8 @@ def store_read(folder: Path, measured: Measured) -> None:
 def evaluate(folder: Path, measured: Measured) -> None:
     """Read predictions of every split and score them, as `python -m scanner_jax.evaluate` does."""
     from scanner_jax.corpora import read_corpus
-    from scanner_jax.evaluate import evaluate
     from scanner_jax.predictions import read_predictions
+    from scanner_jax.scoring import evaluate
 
     corpus = read_corpus(folder / "corpus")
     with measured():

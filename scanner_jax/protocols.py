@@ -1,8 +1,8 @@
 """How GMNER is scored in other projects' code: rules that give the same predictions other numbers.
 
-Each takes the tweets of a split and gives counts that add up. `paper` is the rule of this project, defined in
-`grounding`. The others say what they do differently; their sources are the evaluation code of H-Index (NUSTM/GMNER),
-RiVEG, MQSPN and UnCo.
+Each takes the tweets of a split and gives counts; those of its parts add up, but for `ACROSS_TWEETS`. `paper` is the
+rule of this project, defined in `grounding`. The others say what they do differently; their sources are the evaluation
+code of H-Index (NUSTM/GMNER), RiVEG, MQSPN and UnCo.
 """
 
 from __future__ import annotations
@@ -124,6 +124,9 @@ PROTOCOLS: dict[str, Callable[[Sequence[Tweet]], Counts]] = {
 
 FROM_CANDIDATES = ("hindex", "mqspn")
 """The rules that know a region by its index among the candidate boxes."""
+
+ACROSS_TWEETS = ("riveg",)
+"""The rules that match over all tweets of an image, and so need the whole split at once."""
 
 
 def _is_indexed(box: Box | None, candidates: Sequence[Box], gold: Sequence[Box]) -> bool:

@@ -23,9 +23,9 @@ from predict import in_turn, proposing
 
 from scanner_jax.corpora import read_corpus
 from scanner_jax.detection import spans_of
-from scanner_jax.evaluate import evaluate
 from scanner_jax.predictions import read_predictions
 from scanner_jax.scanner import Request
+from scanner_jax.scoring import evaluate
 from scanner_jax.store.importers import read_captions
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,9 @@ from memory import held
 from scanner_jax import spill
 from scanner_jax.alignment import EvaluationError, check_ids
 from scanner_jax.corpora import read_corpus
-from scanner_jax.evaluate import evaluate, main
+from scanner_jax.evaluate import main
 from scanner_jax.predictions import read_predictions
+from scanner_jax.scoring import evaluate
 from scanner_jax.types import Entity, Example
 
 DATA = Path(__file__).parent.parent / "data"
@@ -31,7 +32,7 @@ GOLD_ENTITIES = {"3": [(0, 2, "PER"), (3, 4, "LOC")], "3#2": [(0, 1, "PER")], "4
 @pytest.fixture(autouse=True)
 def little_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Splits are scored in parts, whose counts are added up."""
-    monkeypatch.setattr("scanner_jax.evaluate.AT_ONCE", 2)
+    monkeypatch.setattr("scanner_jax.scoring.AT_ONCE", 2)
 
 
 @pytest.fixture

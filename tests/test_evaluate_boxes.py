@@ -17,7 +17,7 @@ FACE, HAND, WALL = [0, 0, 10, 10], [50, 50, 60, 70], [0, 0, 200, 200]
 @pytest.fixture(autouse=True)
 def little_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Splits are scored in parts, whose counts are added up."""
-    monkeypatch.setattr("scanner_jax.evaluate.AT_ONCE", 2)
+    monkeypatch.setattr("scanner_jax.scoring.AT_ONCE", 2)
 
 
 @pytest.fixture
@@ -161,3 +161,13 @@ def test_gold_of_the_real_corpus(tmp_path: Path) -> None:
     assert found["unco"]["gmner"]["support"] == 1497 + distinct  # a tuple for each box
     assert found["unco"]["gmner"]["precision"] == 100.0
     assert 98 < found["mqspn"]["gmner"]["precision"] < 100  # some boxes are those of two names, and one name gets them
+
+
+def test_riveg_matches_over_all_sentences_of_an_image(corpus: Path, tmp_path: Path) -> None:
+    """Even where they are not scored together: a name found in one of them is found."""
+    with (corpus / "test.txt").open("a") as file:
+        file.write("\nIMGID:3\nthe\tO\nReds\tO\n")
+    found = {"2": [(0, 1, "PER", FACE), (2, 3, "LOC", None)], "3#2": [(1, 2, "ORG", None)]}
+    predictions = write(tmp_path / "predictions.jsonl", found)
+    assert score(corpus, predictions)["gmner"]["f1"] == 66.67
+    assert score(corpus, predictions, "--protocol=riveg")["gmner"]["f1"] == 100

@@ -17,7 +17,7 @@ ROOMS = """
     predictions alignment devices encoder_config costs layers attention encoder convert models losses awp optim
     corpora store images wikipedia retrieval prompts packing pipeline vocabulary placement stepping forward
     metering watching
-    evaluate checkpoint progress beginning loop detection candidates decoding recognition analysis
+    scoring evaluate checkpoint progress beginning loop detection candidates decoding recognition analysis
     settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling
     torch_folders stablehlo stablehlo_example exported model_card words export
     compilation_cache warming experts gathering questions scanner sentences drawing model_options predict app

@@ -74,6 +74,8 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=256, help="of the test split (default: 256)")
     parser.add_argument("--first", type=Path, metavar="MODEL", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.sentences < 1:
+        parser.error("--sentences: expected at least 1")
     logging.disable(logging.WARNING)
     if options.first:
         print(json.dumps(first_answer(options.first)))

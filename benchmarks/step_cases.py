@@ -17,7 +17,7 @@ from scanner_jax.beginning import Training, TrainingSettings, begin
 from scanner_jax.corpora import read_corpus
 from scanner_jax.costs import ModelSizes, step_flops
 from scanner_jax.detection import detector_loss
-from scanner_jax.encoder import EncoderConfig, Execution, Params, init_encoder
+from scanner_jax.encoder import EncoderConfig, Execution, random_params
 from scanner_jax.metering import planned_bytes
 from scanner_jax.models import EntityRecognizer, SpanDetector, init_detector, init_recognizer
 from scanner_jax.optim import OptimizerSettings
@@ -141,7 +141,7 @@ def our_side(
 ) -> Timed:
     """The recipe's jitted step: rows shared, the vocabulary in use."""
     vocabulary = Vocabulary.whole(config.vocab_size) if whole_vocabulary else data.vocabulary
-    key, encoder_params = jax.random.key(SEED), random_params(config)
+    key, encoder_params = jax.random.key(SEED), random_params(config, seed=SEED)
     collate: Callable[..., Any]
     if case.tokens is None:
         loss_fn = detector_loss(SpanDetector(config, execution), alpha=None)
@@ -195,17 +195,3 @@ def timed(
         steps([batches[place] for place in part])
         seconds.append((time.perf_counter() - started) / len(part))
     return Timed(statistics.median(seconds), min(seconds), peak(), compile_seconds)
-
-
-def random_params(config: EncoderConfig) -> Params:
-    """An encoder's parameters on the host, of the usual sizes; their values decide no time."""
-    shapes = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0)))
-    rng = np.random.default_rng(SEED)
-
-    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        if name in ("bias", "scale"):
-            return np.full(leaf.shape, float(name == "scale"), np.float32)
-        return config.initializer_range * rng.standard_normal(leaf.shape, np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -16,9 +16,9 @@ expect beside the gold spans. The last line is JSON: `seconds` is the sum.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -32,15 +32,15 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 from machine import describe
 from ml_collections import ConfigDict
-from step_cases import random_params
 
 from scanner_jax.detection import tag
+from scanner_jax.encoder import random_params
 from scanner_jax.files import read_json
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.models import init_detector, init_recognizer
 from scanner_jax.pipeline import steps_per_epoch
 from scanner_jax.recognition import judge
-from scanner_jax.stages import Run, detection_of, prompted_with_knowledge, recognition_of
+from scanner_jax.runs import Run, detection_of, prompted_with_knowledge, recognition_of
 
 LARGE = "models/xlm-roberta-large-shape"
 PREPARED = Path("prepared")
@@ -55,7 +55,10 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, default=2, help="timed shapes of a stage (default: %(default)s)")
     parser.add_argument("--sentences", type=int, help="tag and judge only so many of dev")
     options = parser.parse_args()
-    config = read_config(options.config)
+    try:
+        config = read_config(options.config)
+    except ValueError as error:
+        parser.error(f"--config: {error}")
     config.encoder = options.encoder
     profile = profiled(options)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,13 +87,15 @@ def main() -> None:
 
 
 def read_config(name: str) -> ConfigDict:
-    """The config of a file and its variant, unlocked."""
+    """The config of a file and its variant, unlocked.
+
+    Raises:
+        ValueError: there is no such file or variant.
+    """
     path, _, variant = name.partition(":")
-    spec = importlib.util.spec_from_file_location("config", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config: ConfigDict = module.get_config(variant)
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    config: ConfigDict = runpy.run_path(path)["get_config"](variant)
     return config.unlock()
 
 
@@ -113,10 +118,10 @@ def evaluation_rates(run: Run, sentences: int | None) -> dict[str, float]:
     candidates = [(example, entity.span) for example in dev for entity in example.entities]
     prompted = prompted_with_knowledge(run, recognition, candidates)
     key = jax.random.key(0)
-    detector = jax.device_put(init_detector(detection.encoder, random_params(detection.encoder), key))
+    detector = jax.device_put(init_detector(detection.encoder, random_params(detection.encoder, seed=1), key))
     rates = {"detector": _rate(lambda: list(tag(detection, detector, dev)), len(dev))}
     del detector
-    encoder_params = random_params(recognition.encoder)
+    encoder_params = random_params(recognition.encoder, seed=1)
     recognizer = jax.device_put(
         init_recognizer(recognition.encoder, encoder_params, key, num_types=len(recognition.classes))
     )

@@ -9,7 +9,7 @@ builds what this config reads (python -m scanner_jax.demo build prepared/demo) a
 
 All of it took 2 minutes 34 seconds on two CPU cores with nothing beside it; F1 on test 78.96 with knowledge and 54.52
 without, on names that training never showed 68.65 and 32.51. With knowledge entities are grounded as well: F1
-55.99 for span, type and box together, 26.21 had every answer been None. Another processor may move them by some points.
+55.99 for span, type and box together, 26.21 had every answer been None. Another machine may move them by some points.
 
 Variants: `:without-knowledge`, where the recognizer has the sentence alone. The two share the detector's phases.
 """

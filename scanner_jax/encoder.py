@@ -24,6 +24,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from scanner_jax.attention import Attention, Visible, kernel, visibility
@@ -168,3 +169,25 @@ def init_encoder(config: EncoderConfig, rng: jax.Array) -> Params:
     token_ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
     return Encoder(config).lazy_init(rng, token_ids, mask, deterministic=True)["params"]
+
+
+def random_params(config: EncoderConfig, *, seed: int) -> Params:
+    """Fresh parameters on the host, where those of a large encoder take none of the device's memory.
+
+    Args:
+        config: the encoder's sizes.
+        seed: of the draws, which are not those of `init_encoder`.
+
+    Returns:
+        What `init_encoder` returns, but as numpy arrays.
+    """
+    shapes = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        if name in ("bias", "scale"):
+            return np.full(leaf.shape, float(name == "scale"), np.float32)
+        return config.initializer_range * rng.standard_normal(leaf.shape, np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)

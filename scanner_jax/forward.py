@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -11,10 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple
 
 import jax
+import numpy as np
 
 from scanner_jax.encoder import Params
 from scanner_jax.packing import fit_batches
-from scanner_jax.pipeline import Batch, Features, Fit, by_length, predict
+from scanner_jax.pipeline import Batch, Features
 from scanner_jax.placement import ONE_DEVICE, Placement
 from scanner_jax.stepping import shape_of
 
@@ -23,6 +25,9 @@ logger = logging.getLogger(__name__)
 CPU_OVERHEAD, OVERHEAD = 16.0, 4096.0
 """What a batch costs beside what is in it, in tokens: on a CPU its dispatch; elsewhere, what it takes to keep the
 device busy. **Assumption:** the second was not measured."""
+
+Fit = Callable[..., Iterable[tuple[int, int]]]
+"""(lengths, batch_size=...) -> each batch's sequences and rows, as `packing.fit_batches`."""
 
 
 class Forward:
@@ -53,7 +58,7 @@ class Forward:
 
 
 class Passes(NamedTuple, Generic[Features]):
-    """A forward pass over all of some features; the last four are arguments of `pipeline.predict`."""
+    """A forward pass over all of some features; the last four are arguments of `predict`."""
 
     forward: Forward
     params: Params
@@ -64,10 +69,11 @@ class Passes(NamedTuple, Generic[Features]):
 
     def missing(self) -> list[Callable[[], object]]:
         """What compiles the programs that nobody has asked for yet, a call for each shape, in the batches' order."""
-        # A batch's shape follows from its longest member, so one batch of each length is made.
+        # A batch's shape follows from its longest member, so that one stands for all of them.
         batches = by_length(self.features, self.batch_size, self.fit)
-        longest = {(chosen[-1].length, rows): chosen for chosen, rows in batches}
-        shapes = (shape_of(self.collate(chosen, batch_size=rows)) for (_, rows), chosen in longest.items())
+        longest = ((self.features[places[-1]], rows) for places, rows in batches)
+        each = {(item.length, rows): item for item, rows in longest}
+        shapes = (shape_of(self.collate([item], batch_size=rows)) for (_, rows), item in each.items())
         return [
             functools.partial(self.forward.compiled, self.params, shape)
             for shape in {_key(shape): shape for shape in shapes}.values()
@@ -75,7 +81,7 @@ class Passes(NamedTuple, Generic[Features]):
         ]
 
     def rows(self) -> Iterator[tuple[Features, Any]]:
-        """Run them as `pipeline.predict` does; what has to be compiled is, some shapes at a time and beside batches."""
+        """Run them as `predict` does; what has to be compiled is, some shapes at a time and beside batches."""
         programs: dict[Hashable, jax.stages.Compiled] = {}
 
         def run(params: Params, batch: Batch) -> Any:
@@ -94,6 +100,48 @@ class Passes(NamedTuple, Generic[Features]):
             yield from predict(run, params, self.features, self.collate, batch_size=self.batch_size, fit=self.fit)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def predict(
+    forward: Callable[[Any, Batch], Any],
+    params: Any,
+    features: Sequence[Features],
+    collate: Callable[..., Batch],
+    *,
+    batch_size: int,
+    fit: Fit | None = None,
+) -> Iterator[tuple[Features, Any]]:
+    """Run a jitted `forward(params, batch)` over features, sorted by length so that little is padding.
+
+    Args:
+        forward: what to run.
+        params: its parameters, on the device.
+        features: in any order.
+        collate: makes a batch of some, with so many rows.
+        batch_size: features of a batch, and its rows.
+        fit: cuts batches of other sizes instead, up to that one.
+
+    Yields:
+        Each feature with its row of the output (a tree of numpy arrays), in the order of computation.
+    """
+    for places, rows in by_length(features, batch_size, fit):
+        chosen = [features[place] for place in places]
+        output = jax.device_get(forward(params, collate(chosen, batch_size=rows)))
+        for row, item in enumerate(chosen):
+            yield item, jax.tree.map(operator.itemgetter(row), output)
+
+
+def by_length(features: Sequence[Features], batch_size: int, fit: Fit | None = None) -> Iterator[tuple[list[int], int]]:
+    """Where the features of each batch of `predict` are, the longest last, and the batch's rows."""
+    lengths = np.array([item.length for item in features], np.int32)
+    order = np.argsort(lengths, kind="stable")
+    sizes: Iterable[tuple[int, int]] = [(batch_size, batch_size)] * -(-len(order) // batch_size)
+    if fit is not None:
+        sizes = fit(lengths[order].tolist(), batch_size=batch_size)
+    start = 0
+    for count, rows in sizes:
+        yield order[start : start + count].tolist(), rows
+        start += count
 
 
 def fitting(buckets: tuple[int, ...]) -> Fit:

@@ -107,7 +107,7 @@ def grounded_tally(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequenc
         "eeg": eeg_counts(gold, predicted),
         "span": span_counts(gold, predicted),
         "always_none": grounded_counts(gold, without_boxes(predicted)),
-        "gmner_per_type": {name: per_type[name] for name in sorted(per_type)},
+        "gmner_per_type": dict(sorted(per_type.items())),
         "groundable": groundable.get(True, Counts()),
         "ungroundable": groundable.get(False, Counts()),
     }

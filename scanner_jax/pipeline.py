@@ -8,12 +8,10 @@ jitted step compiles for a few shapes alone.
 from __future__ import annotations
 
 import dataclasses
-import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grain
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -37,8 +35,6 @@ class HasLength(Protocol):
 
 Features = TypeVar("Features", bound=HasLength)
 Collate = Callable[[Sequence[Features]], Batch]
-Fit = Callable[..., Iterable[tuple[int, int]]]
-"""(lengths, batch_size=...) -> each batch's sequences and rows, as `packing.fit_batches`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -265,49 +261,6 @@ def training_batches(
 def steps_per_epoch(count: int, batch_size: int) -> int:
     """Batches in an epoch of `count` features."""
     return -(-count // batch_size)
-
-
-def predict(
-    forward: Callable[[Any, Batch], Any],
-    params: Any,
-    features: Sequence[Features],
-    collate: Callable[..., Batch],
-    *,
-    batch_size: int,
-    fit: Fit | None = None,
-) -> Iterator[tuple[Features, Any]]:
-    """Run a jitted `forward(params, batch)` over features, sorted by length so that little is padding.
-
-    Args:
-        forward: what to run.
-        params: its parameters, on the device.
-        features: in any order.
-        collate: makes a batch of some, with so many rows.
-        batch_size: features of a batch, and its rows.
-        fit: cuts batches of other sizes instead, up to that one.
-
-    Yields:
-        Each feature with its row of the output (a tree of numpy arrays), in the order of computation.
-    """
-    for chosen, rows in by_length(features, batch_size, fit):
-        output = jax.device_get(forward(params, collate(chosen, batch_size=rows)))
-        for row, item in enumerate(chosen):
-            yield item, jax.tree.map(operator.itemgetter(row), output)
-
-
-def by_length(
-    features: Sequence[Features], batch_size: int, fit: Fit | None = None
-) -> Iterator[tuple[list[Features], int]]:
-    """The features of each batch that `predict` makes, the longest last, and its rows."""
-    lengths = np.array([item.length for item in features], np.int32)
-    order = np.argsort(lengths, kind="stable")
-    sizes: Iterable[tuple[int, int]] = [(batch_size, batch_size)] * -(-len(order) // batch_size)
-    if fit is not None:
-        sizes = fit(lengths[order].tolist(), batch_size=batch_size)
-    start = 0
-    for count, rows in sizes:
-        yield [features[place] for place in order[start : start + count].tolist()], rows
-        start += count
 
 
 def _as_list(features: Sequence[Features]) -> list[Features]:

@@ -61,7 +61,9 @@ def join(*, coordinator: str, count: int | None, index: int | None) -> None:
             shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:  # a JaxRuntimeError is the former
-        raise ProcessesError(f"{given}: {str(error).splitlines()[0]}") from error
+        unknown = found and isinstance(error, ValueError)
+        told = "; neither SLURM, Open MPI nor Kubernetes says who takes part, so give all three" if unknown else ""
+        raise ProcessesError(f"{given}: {str(error).splitlines()[0]}{told}") from error
 
 
 def several() -> bool:

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
 
 from scanner_jax.beginning import Beginning, TrainingSettings, begin
@@ -27,15 +26,14 @@ from scanner_jax.command_line import CONFIG, PREPARED, config_name, parse_flags,
 from scanner_jax.costs import ModelSizes
 from scanner_jax.detection import detector_training
 from scanner_jax.devices import Device, DeviceError, named_device, this_device
-from scanner_jax.encoder import EncoderConfig, Params, init_encoder
+from scanner_jax.encoder import EncoderConfig, Params, random_params
 from scanner_jax.files import explain, write_json
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.metering import Measured, Meter, bucket_of, legend, table
 from scanner_jax.pipeline import Batch, steps_per_epoch
 from scanner_jax.prompts import PromptError
 from scanner_jax.recognition import recognizer_training
-from scanner_jax.settings import execution, training_settings
-from scanner_jax.stages import (
+from scanner_jax.runs import (
     Run,
     detection_of,
     detector_vocabulary_of,
@@ -43,6 +41,7 @@ from scanner_jax.stages import (
     recognition_of,
     recognizer_vocabulary_of,
 )
+from scanner_jax.settings import execution, placement, training_settings
 from scanner_jax.stepping import LossFn, Stepper, TrainState, shape_of
 from scanner_jax.store import StoreError
 from scanner_jax.types import Example
@@ -109,6 +108,10 @@ def _profile() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     config = CONFIG.value
     inputs = open_inputs(config, prepared=Path(PREPARED.value), weights=not _RANDOM.value)
+    if (devices := placement(config).devices) > 1:
+        raise InputError(
+            f"- the mesh has {devices} devices, but steps are timed on one; leave mesh.data and mesh.fsdp at 1"
+        )
     run = Run(config=config, inputs=inputs, root=out / "phases")
     here = this_device()
     floor, compute_dtype = floor or here, execution(config).compute_dtype
@@ -195,17 +198,7 @@ def _encoder_params(run: Run, stage: str, encoder: EncoderConfig) -> Params:
     """Where the stage's encoder starts; on the host, as `begin` puts on the device what is trained."""
     if not _RANDOM.value:
         return run.encoder_params(stage)
-    shapes = jax.eval_shape(lambda: init_encoder(encoder, jax.random.key(0)))
-    # Not init_encoder's own draws: those of a large encoder would take the device's memory as well.
-    rng = np.random.default_rng(run.config.seed)
-
-    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        if name in ("bias", "scale"):
-            return np.full(leaf.shape, float(name == "scale"), np.float32)
-        return encoder.initializer_range * rng.standard_normal(leaf.shape, np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return random_params(encoder, seed=run.config.seed)
 
 
 def _measure(stage: Stage, folder: Path) -> tuple[Meter, int, int]:

@@ -16,7 +16,8 @@ from typing import Any
 from scanner_jax.files import write_json_lines
 from scanner_jax.phases import Phase
 from scanner_jax.retrieval import ORDERS, ordered_by, read_orders, retrieve
-from scanner_jax.stages import Run, read_candidates
+from scanner_jax.runs import Run
+from scanner_jax.stages import read_candidates
 
 QUERIES = "queries.jsonl"
 

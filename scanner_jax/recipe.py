@@ -20,8 +20,8 @@ from scanner_jax.files import read_json
 from scanner_jax.inputs import InputError, Inputs
 from scanner_jax.phases import Phase
 from scanner_jax.processes import first_says
+from scanner_jax.runs import Run
 from scanner_jax.settings import execution
-from scanner_jax.stages import Run
 
 VERSIONS = {"detector": 1, "candidates": 1, "rank": 1, "recognizer": 1}
 

@@ -31,7 +31,8 @@ from scanner_jax.images import ImagesError, find_images
 from scanner_jax.metrics import metrics_table
 from scanner_jax.predictions import conll_lines
 from scanner_jax.recipe import recipe_steps
-from scanner_jax.stages import Run, read_candidates
+from scanner_jax.runs import Run
+from scanner_jax.stages import read_candidates
 from scanner_jax.types import Entity
 
 logger = logging.getLogger(__name__)

@@ -5,77 +5,40 @@ Every function goes on from what an interrupted run left in the folder and retur
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from scanner_jax import checkpoint, convert, metrics
+from scanner_jax import checkpoint, metrics
 from scanner_jax.analysis import prompt_records
 from scanner_jax.candidates import Candidate, Prompted, candidate_counts, object_recall
 from scanner_jax.corpora import Examples
-from scanner_jax.costs import ModelSizes
 from scanner_jax.decoding import DEFAULT_THRESHOLD, above, best_threshold, entities_of
-from scanner_jax.detection import Detection, detector_vocabulary, span_scores, spans_of, tag, train_detector
-from scanner_jax.encoder import Params
+from scanner_jax.detection import span_scores, spans_of, tag, train_detector
 from scanner_jax.files import iter_json_lines, read_arrays, write_arrays, write_json_lines
 from scanner_jax.grounding import grounded_scores
-from scanner_jax.inputs import Inputs
 from scanner_jax.phases import Phase
 from scanner_jax.predictions import prediction_record
 from scanner_jax.processes import first_does
 from scanner_jax.prompts import cut_report
 from scanner_jax.recognition import (
-    Recognition,
     judge,
     predicted_entities,
-    recognizer_vocabulary,
     train_recognizer,
-    write_prompts,
 )
-from scanner_jax.retrieval import Orders, coverage, found_by, ordered_by, read_orders, retrieve
-from scanner_jax.settings import execution, placement, training_settings
+from scanner_jax.retrieval import coverage, found_by, ordered_by, read_orders
+from scanner_jax.runs import (
+    Run,
+    detection_of,
+    detector_vocabulary_of,
+    prompted_with_knowledge,
+    recognition_of,
+    recognizer_vocabulary_of,
+)
+from scanner_jax.settings import training_settings
 from scanner_jax.types import Entity, Example, Span
-from scanner_jax.vocabulary import Vocabulary
-from scanner_jax.watching import Watching
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """What all phases of a run have at hand.
-
-    Attributes:
-        config: the recipe's.
-        inputs: corpus, encoder and knowledge.
-        root: the folder of phases.
-        profile: the folder of profiles; None profiles nothing.
-    """
-
-    config: ConfigDict
-    inputs: Inputs
-    root: Path
-    profile: Path | None = None
-
-    def parent(self, phase: Phase, name: str) -> Path | None:
-        """The folder of the parent of this name, None where the phase has no such parent."""
-        return {parent.name: parent.folder(self.root) for parent in phase.parents}.get(name)
-
-    def encoder_params(self, stage: str) -> Params:
-        """Where the encoder of a stage, "detector" or "recognizer" (which has a row for `<obj>`), starts."""
-        if self.inputs.warm_start:
-            return self.inputs.warm_start.encoder_params(stage)
-        params = convert.load_encoder(self.inputs.encoder.folder)[1]
-        return convert.add_token_row(params) if stage == "recognizer" else params
-
-    def watch(self, phase: Phase, model: ModelSizes) -> Watching | None:
-        """What looks on at a phase's training, None where nothing is profiled."""
-        if self.profile is None:
-            return None
-        return Watching(name=phase.name, model=model, folder=self.profile / phase.name)
 
 
 def run_detector(run: Run, phase: Phase, folder: Path) -> dict[str, Any]:
@@ -239,13 +202,6 @@ def _scores(run: Run, split: str, prompted: Prompted, predicted: list[list[Entit
     return {**result, "candidates": _candidates_report(prompted)}
 
 
-def prompted_with_knowledge(
-    run: Run, recognition: Recognition, candidates: list[Candidate], orders: Orders | None = None
-) -> Prompted:
-    """The prompts of a split's candidates, with what the run's sources know about them."""
-    return write_prompts(recognition, candidates, retrieve(run.inputs.sources, candidates, orders))
-
-
 def _candidates_report(prompted: Prompted) -> dict[str, Any]:
     """How many candidates there are, for how many each kind of knowledge was found, and what was cut from prompts.
 
@@ -259,48 +215,6 @@ def _candidates_report(prompted: Prompted) -> dict[str, Any]:
         **({"object_order": orders} if orders else {}),
         **cut_report(prompted.prompts),
     }
-
-
-def detection_of(run: Run) -> Detection:
-    """What the run's detectors share."""
-    encoder = run.inputs.encoder
-    return Detection(
-        encoder=encoder.config,
-        tokenizer=encoder.tokenizer,
-        max_tokens=encoder.config.max_tokens,
-        eval_batch_size=run.config.detector.eval_batch_size,
-        pack_width=run.config.detector.pack_width,
-        execution=execution(run.config),
-        placement=placement(run.config),
-    )
-
-
-def recognition_of(run: Run) -> Recognition:
-    """What the run's recognizers share."""
-    encoder, settings = run.inputs.encoder, run.config.recognizer
-    return Recognition(
-        encoder=dataclasses.replace(encoder.config, vocab_size=encoder.config.vocab_size + 1),  # the row of <obj>
-        tokenizer=encoder.tokenizer,
-        types=run.inputs.corpus.types,
-        max_tokens=min(settings.max_tokens, encoder.config.max_tokens),
-        max_objects=settings.max_objects,
-        eval_batch_size=settings.eval_batch_size,
-        pack_width=settings.pack_width,
-        execution=execution(run.config),
-        placement=placement(run.config),
-    )
-
-
-def detector_vocabulary_of(run: Run, detection: Detection) -> Vocabulary | None:
-    """The word embeddings that the run's detectors train; None for all."""
-    if not run.config.execution.used_vocabulary:
-        return None
-    return detector_vocabulary(detection, run.inputs.corpus.splits.values())
-
-
-def recognizer_vocabulary_of(run: Run, recognition: Recognition, prompted: Iterable[Prompted]) -> Vocabulary | None:
-    """The word embeddings that the run's recognizers train, given the prompts of all splits; None for all."""
-    return recognizer_vocabulary(recognition, prompted) if run.config.execution.used_vocabulary else None
 
 
 def _span_records(examples: Iterable[Example], spans: Iterable[Iterable[Span]]) -> Iterator[dict[str, Any]]:

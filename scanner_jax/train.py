@@ -35,7 +35,7 @@ from scanner_jax.prompts import PromptError
 from scanner_jax.ranking import RankError
 from scanner_jax.recipe import recipe_steps, run_recipe
 from scanner_jax.report import write_report
-from scanner_jax.stages import Run
+from scanner_jax.runs import Run
 from scanner_jax.store import StoreError
 from scanner_jax.wikipedia import WikipediaError
 

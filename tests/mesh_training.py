@@ -26,8 +26,8 @@ from scanner_jax.files import read_json_lines, write_json
 from scanner_jax.inputs import open_inputs
 from scanner_jax.placement import ONE_DEVICE, place
 from scanner_jax.recognition import judge, train_recognizer
+from scanner_jax.runs import Run, detection_of, prompted_with_knowledge, recognition_of
 from scanner_jax.settings import placement, training_settings
-from scanner_jax.stages import Run, detection_of, prompted_with_knowledge, recognition_of
 from scanner_jax.types import BIO
 
 

@@ -22,7 +22,7 @@ from scanner_jax.metrics import entity_counts
 from scanner_jax.predictions import read_predictions
 from scanner_jax.recipe import metrics_of, recipe_steps
 from scanner_jax.report import write_report
-from scanner_jax.stages import Run
+from scanner_jax.runs import Run
 from scanner_jax.store import write_kind
 
 LEFT, RIGHT, CORNER = (0, 0, 40, 40), (60, 0, 100, 40), (0, 60, 30, 100)

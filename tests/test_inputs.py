@@ -18,7 +18,7 @@ from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.metrics import metrics_table
 from scanner_jax.models import init_detector, init_recognizer
 from scanner_jax.recipe import recipe_steps, run_recipe
-from scanner_jax.stages import Run
+from scanner_jax.runs import Run
 from scanner_jax.store import objects_value, write_kind
 from scanner_jax.types import ImageObject
 

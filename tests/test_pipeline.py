@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scanner_jax.forward import predict
 from scanner_jax.packing import bucket_for
 from scanner_jax.pipeline import (
     Batch,
@@ -23,7 +24,6 @@ from scanner_jax.pipeline import (
     collate_recognizer,
     detector_features,
     length_buckets,
-    predict,
     steps_per_epoch,
     training_batches,
 )

@@ -89,6 +89,12 @@ def test_processes_that_do_not_fit_are_told_so(coordinator, count, index):
         join(coordinator=coordinator, count=count, index=index)
 
 
+def test_without_a_cluster_auto_is_told_what_to_give():
+    code = "from scanner_jax.processes import join; join(coordinator='auto', count=None, index=None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "ProcessesError" in done.stderr and "says who takes part, so give all three" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny_encoder):
     return tiny_recipe.write_world(tmp_path_factory.mktemp("world"), tiny_encoder)

@@ -14,11 +14,11 @@ from tiny_recipe import command, write_world
 from scanner_jax.files import read_json
 from scanner_jax.inputs import open_inputs
 from scanner_jax.recipe import recipe_steps
-from scanner_jax.stages import Run
+from scanner_jax.runs import Run
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def run(arguments: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **more}
     return subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment, check=False)
 
 
@@ -65,6 +65,13 @@ def test_the_command_measures_both_stages(profiled, world):
         )
     assert "floors: NVIDIA H100 (495 TFLOP/s tf32, 3,350 GB/s; NVIDIA's H100 data sheet, SXM)" in done.stdout
     assert "measured here" in done.stdout and "keeps no count" in done.stdout
+
+
+def test_a_mesh_is_refused(world, tmp_path):
+    own = command(world, tmp_path)
+    arguments = [*own[:2], "scanner_jax.profiling", own[3], own[5], f"--out={tmp_path}", "--config.mesh.data=2"]
+    done = run(arguments, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert done.returncode == 1 and "the mesh has 2 devices, but steps are timed on one" in done.stderr
 
 
 def steps_in(trace: Path) -> list[int]:

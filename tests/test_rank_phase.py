@@ -25,7 +25,7 @@ from scanner_jax.models import init_detector, init_recognizer
 from scanner_jax.recipe import recipe_steps, run_recipe
 from scanner_jax.report import write_report
 from scanner_jax.retrieval import KnowledgeSources, Orders, ordered_by, retrieve
-from scanner_jax.stages import Run
+from scanner_jax.runs import Run
 from scanner_jax.store import Store, box_digest, objects_value, write_kind
 from scanner_jax.types import Example, ImageObject, Span
 

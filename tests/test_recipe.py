@@ -20,8 +20,9 @@ from scanner_jax.files import read_json_lines
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.recipe import recipe_steps, run_recipe
 from scanner_jax.report import write_report
+from scanner_jax.runs import Run, prompted_with_knowledge, recognition_of
 from scanner_jax.settings import paper_settings
-from scanner_jax.stages import Run, fold_of
+from scanner_jax.stages import fold_of
 from scanner_jax.store import write_kind
 from scanner_jax.types import Example
 
@@ -145,7 +146,7 @@ def test_candidates_are_counted_by_how_their_page_was_found(finished, world):
     folder, inputs, _ = finished
     run = Run(config=world, inputs=inputs, root=folder / "phases")
     candidates = [(example, entity.span) for example in inputs.training for entity in example.entities]
-    prompted = stages.prompted_with_knowledge(run, stages.recognition_of(run), candidates)
+    prompted = prompted_with_knowledge(run, recognition_of(run), candidates)
     told = stages._candidates_report(prompted)
     with_page = sum(example.surface(span) in ("Ada", "Oslo", "Acme") for example, span in candidates)
     assert told["wikipedia_found_by"] == {"exact": with_page} and with_page
@@ -243,8 +244,8 @@ def test_notes_stand_in_wikipedias_place_or_beside_it(world, tmp_path, use_wikip
     switches = {"knowledge__use_wikipedia": use_wikipedia, "knowledge__use_notes": use_notes}
     config = changed(world, knowledge__store=store, **switches)
     run = Run(config=config, inputs=open_inputs(config, prepared=tmp_path), root=tmp_path)
-    recognition = stages.recognition_of(run)
-    prompts = stages.prompted_with_knowledge(run, recognition, candidates).prompts
+    recognition = recognition_of(run)
+    prompts = prompted_with_knowledge(run, recognition, candidates).prompts
     assert prompts
     for (example, _), prompt in zip(candidates, prompts, strict=True):
         tokens = [recognition.tokenizer.backend.id_to_token(token) for token in prompt.token_ids[1:-1]]

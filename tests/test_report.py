@@ -23,8 +23,8 @@ from scanner_jax.prompts import Cut, Prompt
 from scanner_jax.recipe import metrics_of, recipe_steps
 from scanner_jax.report import write_report
 from scanner_jax.retrieval import KnowledgeSources
+from scanner_jax.runs import Run
 from scanner_jax.settings import paper_settings
-from scanner_jax.stages import Run
 from scanner_jax.types import Entity, Example, Knowledge, Span
 
 TWEETS = {

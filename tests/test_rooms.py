@@ -18,7 +18,8 @@ ROOMS = """
     corpora store images wikipedia retrieval prompts packing pipeline vocabulary placement stepping forward
     metering watching
     scoring evaluate checkpoint progress beginning loop detection candidates decoding recognition analysis
-    settings warmstart inputs phases stages ranking recipe gallery report command_line train profiling
+    settings warmstart config_problems inputs phases runs stages ranking recipe gallery report command_line train
+    profiling
     torch_folders stablehlo stablehlo_example exported model_card words export
     compilation_cache warming experts gathering questions scanner sentences drawing model_options predict app
     spacy_component knowledge demo __main__

@@ -16,7 +16,7 @@ from scanner_jax.corpora import read_corpus
 from scanner_jax.files import write_checksums, write_json
 from scanner_jax.inputs import InputError, open_inputs
 from scanner_jax.recipe import recipe_steps
-from scanner_jax.stages import Run
+from scanner_jax.runs import Run
 from scanner_jax.warmstart import WarmStartError, open_warm_start, overlap
 
 DATA = Path("data")

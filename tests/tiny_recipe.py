@@ -19,8 +19,8 @@ from scanner_jax.files import write_json
 from scanner_jax.inputs import open_inputs
 from scanner_jax.models import init_detector, init_recognizer
 from scanner_jax.recipe import metrics_of, recipe_steps
+from scanner_jax.runs import Run, detection_of, recognition_of
 from scanner_jax.settings import paper_settings
-from scanner_jax.stages import Run, detection_of, recognition_of
 from scanner_jax.store import objects_value, write_kind
 from scanner_jax.train import run_record
 from scanner_jax.types import ImageObject

@@ -123,7 +123,7 @@ def _write_records(path: Path, records: Iterable[tuple[str, Value]]) -> SpilledD
 
 def _group_size(sizes: Sequence[int]) -> int:
     """Records of a block, which is read whole where one of them is looked up, and whose place is held in memory."""
-    return max(1, min(_SAMPLE, _BLOCK // max(1, *sizes, 1)))
+    return max(1, min(_SAMPLE, _BLOCK // max([1, *sizes])))
 
 
 def _write_keys(path: Path, keys: Collection[str]) -> str:

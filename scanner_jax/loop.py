@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 EPOCHS_AHEAD, BATCHES_AHEAD = 4, 2000
 """How many batches at most are made before the first step, to see their shapes; it takes about a second."""
 
+DISPATCHES_AHEAD = 2
+"""Dispatches that may wait behind the one that the device is at: it is never idle, and a signal waits for no more."""
+
 
 class Best(NamedTuple):
     """The parameters with the highest score on dev so far, as numpy arrays, and the step that they are of."""
@@ -149,7 +152,8 @@ def train(
                     stepper.await_steps(block)
                 with progress.timed("stepping"):
                     state, new_losses = steps(state, block)
-                losses += new_losses
+                    losses += new_losses
+                    jax.block_until_ready(losses[-1 - DISPATCHES_AHEAD : -DISPATCHES_AHEAD])
                 step = end
                 due = step % epoch == 0 or step % settings.checkpoint_every == 0
                 telling = due or step % settings.log_every == 0

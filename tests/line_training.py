@@ -82,6 +82,7 @@ def run(
     collate=collate,
     ahead=(),
     placement=ONE_DEVICE,
+    watch=None,
 ):
     folder.mkdir(parents=True, exist_ok=True)
     return train(
@@ -96,6 +97,7 @@ def run(
         folder=folder,
         ahead=ahead,
         placement=placement,
+        watch=watch,
     )
 
 

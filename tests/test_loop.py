@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from line_training import SETTINGS, closeness, loss_fn, run
+from line_training import POINTS, SETTINGS, closeness, loss_fn, run
 
 from scanner_jax.files import read_json_lines
-from scanner_jax.loop import DivergedError
+from scanner_jax.loop import DISPATCHES_AHEAD, DivergedError
+from scanner_jax.optim import OptimizerSettings
 
 TEN_STEPS = dataclasses.replace(SETTINGS, epochs=2)
 
@@ -177,6 +179,32 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
 
     with pytest.raises(DivergedError, match="the loss of step 1 is nan"):
         run(tmp_path / "a", loss=loss)
+
+
+def test_the_host_is_few_steps_ahead_of_the_device(tmp_path):
+    """For a signal waits until the device has made all that it was given."""
+    losses, ahead = [], []
+
+    def slow(params, batch, rng):
+        work = jax.lax.fori_loop(0, 20, lambda _, kept: jnp.tanh(kept @ kept), batch["y"][0] * jnp.eye(200))
+        return loss_fn(params, batch, rng) + 1e-9 * work.sum()
+
+    @contextlib.contextmanager
+    def watch(stepper):
+        def steps(state, batches):
+            state, new = stepper(state, batches)
+            losses.extend(new)
+            ahead.append(sum(not loss.is_ready() for loss in losses))
+            return state, new
+
+        yield steps
+
+    one_epoch = dataclasses.replace(
+        SETTINGS, optimizer=OptimizerSettings(learning_rate=0.01), epochs=1, checkpoint_every=100, log_every=100
+    )
+    run(tmp_path, loss=slow, settings=one_epoch, points=POINTS * 6, watch=watch)
+    assert len(ahead) == 27
+    assert 1 <= max(ahead) <= 1 + DISPATCHES_AHEAD
 
 
 def test_empty_training_set_is_refused(tmp_path):

@@ -42,6 +42,6 @@ def get_config(variant: str = "") -> ConfigDict:
         )
         config.detector.learning_rate = 1e-4  # a small encoder wants more than XLM-R-large
         config.recognizer.learning_rate = 1e-4
-        config.recognizer.max_tokens = 128  # 18 of VinVL's labels take some 55, a tweet 41; of the texts a piece remains
+        config.recognizer.max_tokens = 128  # 18 of VinVL's labels take some 55, a tweet 41
         config.knowledge.update(use_notes=True, use_clip_order=False)  # in the order of the detector's score
     return config.lock()

@@ -11,8 +11,8 @@ Table 15 varies how many objects stand in a prompt: --config.recognizer.max_obje
 Objects stand in CLIP's order, as in the paper, so the store needs objects and CLIP vectors; without vectors add
 --config.knowledge.use_clip_order=False.
 
-Variants: `:small`, the whole recipe with the small encoder models/granite-30m-english, for a CPU, with ChatGPT's notes
-and objects in the order of the detector's score.
+Variants: `:small`, the whole recipe with the small encoder models/granite-30m-english, for a CPU (2 hours 20 minutes on
+two cores), with ChatGPT's notes and objects in the order of the detector's score.
 """
 
 from ml_collections import ConfigDict

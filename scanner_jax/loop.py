@@ -33,7 +33,7 @@ EPOCHS_AHEAD, BATCHES_AHEAD = 4, 2000
 """How many batches at most are made before the first step, to see their shapes; it takes about a second."""
 
 DISPATCHES_AHEAD = 2
-"""Dispatches that may wait behind the one that the device is at: it is never idle, and a signal waits for no more."""
+"""Dispatches that may wait behind the one that the device is at; a signal waits until they are done."""
 
 
 class Best(NamedTuple):
@@ -93,7 +93,7 @@ def train(
     Raises:
         CheckpointError: a checkpoint cannot be written.
         DivergedError: a loss that is not finite; no checkpoint holds it.
-        Interrupted: SIGTERM or Ctrl-C came; the step was finished and saved, or an evaluation left, whose step was.
+        Interrupted: SIGTERM or Ctrl-C came; what was begun is saved, or an evaluation was left, whose step is.
         ValueError: there is nothing to train on.
         VocabularyError: the vocabulary does not fit the features, the parameters or AWP.
     """

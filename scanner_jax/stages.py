@@ -23,11 +23,7 @@ from scanner_jax.phases import Phase
 from scanner_jax.predictions import prediction_record
 from scanner_jax.processes import first_does
 from scanner_jax.prompts import cut_report
-from scanner_jax.recognition import (
-    judge,
-    predicted_entities,
-    train_recognizer,
-)
+from scanner_jax.recognition import judge, predicted_entities, train_recognizer
 from scanner_jax.retrieval import coverage, found_by, ordered_by, read_orders
 from scanner_jax.runs import (
     Run,

@@ -4,7 +4,7 @@
 
 Any setting can be changed on the command line: --config.seed=2, --config.encoder=models/my-encoder,
 --config.corpus=FOLDER. What is finished is never run again; an interrupted run goes on when the same command
-is given again. SIGTERM and Ctrl-C finish the step, save it and leave.
+is given again. SIGTERM and Ctrl-C finish the steps that were begun, save them and leave.
 """
 
 from __future__ import annotations
